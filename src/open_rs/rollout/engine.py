@@ -2,22 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Any, Protocol
 
+from open_rs.prompts import Prompt
 from open_rs.types import Rollout
-
-
-@dataclass(frozen=True, slots=True)
-class Prompt:
-    """A rendered problem. Engines that share the tokenizer read `tokens` [P]; a chat endpoint reads `messages`."""
-
-    problem_id: str
-    messages: tuple[Mapping[str, str], ...]
-    text: str
-    tokens: tuple[int, ...]
 
 
 @dataclass(frozen=True, slots=True)
