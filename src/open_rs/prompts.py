@@ -23,7 +23,7 @@ class Prompt:
 
 
 def build_messages(problem: Problem, system: str | None, user_template: str) -> tuple[Mapping[str, str], ...]:
-    """Chat messages for one problem. Only `{question}` is replaced, so a literal `{{}}` reaches the model as written."""
+    """Chat messages for one problem. Only `{question}` is replaced: a literal `{{}}` reaches the model as written."""
     user = {"role": "user", "content": user_template.replace("{question}", problem.question)}
     return (user,) if system is None else ({"role": "system", "content": system}, user)
 

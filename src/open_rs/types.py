@@ -37,8 +37,8 @@ class Rollout:
     """One sampled completion.
 
     `tokens` [C] includes the stop token when `finish` is "stop"; `text` does not. `logprobs` [C] are the sampler's
-    log-probabilities at the sampling temperature, before top-p, top-k or min-p cut the distribution; None where an engine
-    can't give them. `policy_version` is the number of optimiser batches that the sampling weights had seen.
+    log-probabilities at the sampling temperature, before top-p, top-k or min-p cut the distribution; None where an
+    engine can't give them. `policy_version` is the number of optimiser batches that the sampling weights had seen.
     """
 
     problem_id: str

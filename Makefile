@@ -1,0 +1,42 @@
+# Two commands do everything on a machine that has Python 3.11 or later, make and a compiler:
+#   make demo    a small model learns to reason, in six minutes on two cores
+#   make test    lint, types, architecture, tests
+PYTHON ?= python3
+VENV   := .venv
+BIN    := $(VENV)/bin
+STAMP  := $(VENV)/.installed
+export OMP_WAIT_POLICY ?= PASSIVE
+
+.PHONY: demo test check format setup oracle rivals test-vllm test-slow test-browser clean
+.DEFAULT_GOAL := help
+
+help:
+	@sed -n 's/^#   //p' Makefile
+
+setup: $(STAMP)
+
+$(STAMP): pyproject.toml constraints.txt
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install --quiet --upgrade pip
+	$(BIN)/pip install --quiet torch==2.13.0 --constraint constraints.txt
+	$(BIN)/pip install --quiet --editable . --group dev --constraint constraints.txt
+	touch $@
+
+demo: setup
+	$(BIN)/open-rs demo
+
+check: setup
+	$(BIN)/ruff format --check src tests benchmarks
+	$(BIN)/ruff check src tests benchmarks
+	$(BIN)/pyright
+	$(BIN)/pytest tests/architecture
+
+format: setup
+	$(BIN)/ruff format src tests benchmarks
+	$(BIN)/ruff check --fix src tests benchmarks
+
+test: check
+	$(BIN)/pytest -m "not slow and not vllm and not oracle and not browser" --ignore tests/architecture
+
+test-slow: setup
+	$(BIN)/pytest -m slow
