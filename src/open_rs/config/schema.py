@@ -31,7 +31,9 @@ class LoraConfig(Section):
 class ModelConfig(Section):
     """Which causal language model, from the Hub or a directory, and how it is held in memory."""
 
-    name_or_path: str = Field("open-rs-tiny", description="Hub id, local directory, or `open-rs-tiny` (the embedded model)")
+    name_or_path: str = Field(
+        "open-rs-tiny", description="Hub id, local directory, or `open-rs-tiny` (the embedded model)"
+    )
     revision: str = "main"
     dtype: Literal["auto", "float32", "bfloat16"] = "auto"
     device: str = Field("auto", description="auto, cpu, cuda, cuda:1, mps")
@@ -64,14 +66,18 @@ class DataConfig(Section):
     limit: int | None = Field(None, ge=1)
     shuffle: bool = True
     arithmetic: ArithmeticConfig = ArithmeticConfig()
-    allow_contaminated: bool = Field(False, description="train although the set's manifest shows overlap with a benchmark")
+    allow_contaminated: bool = Field(
+        False, description="train although the set's manifest shows overlap with a benchmark"
+    )
 
 
 class PromptConfig(Section):
     """What the model reads before it writes."""
 
     system: str | None = None
-    user_template: str = Field("{question}", description="`{question}` is replaced; other braces reach the model as they are")
+    user_template: str = Field(
+        "{question}", description="`{question}` is replaced; other braces reach the model as they are"
+    )
     max_prompt_length: int = Field(512, ge=1, description="tokens; longer problems are dropped and counted")
 
     @model_validator(mode="after")
@@ -116,7 +122,9 @@ class RolloutConfig(Section):
     top_k: int = Field(0, ge=0, description="0: off")
     min_p: float = Field(0.0, ge=0, le=1)
     max_concurrent: int = Field(64, ge=1, description="sequences decoded side by side (local engine)")
-    cache_tokens: int | None = Field(None, ge=1, description="key/value cache in tokens; absent: room for max_concurrent sequences")
+    cache_tokens: int | None = Field(
+        None, ge=1, description="key/value cache in tokens; absent: room for max_concurrent sequences"
+    )
     vllm: VllmConfig = VllmConfig()
     endpoint: EndpointConfig = EndpointConfig()
 
@@ -132,7 +140,10 @@ class RewardTermConfig(Section):
 class RewardConfig(Section):
     """The weighted sum that the learner maximises, and the grader behind it."""
 
-    terms: tuple[RewardTermConfig, ...] = (RewardTermConfig(name="format"), RewardTermConfig(name="accuracy", weight=2.0))
+    terms: tuple[RewardTermConfig, ...] = (
+        RewardTermConfig(name="format"),
+        RewardTermConfig(name="accuracy", weight=2.0),
+    )
     grader_workers: int = Field(2, ge=1)
     grader_timeout_seconds: float = Field(5.0, gt=0)
     allow_constant_reward: bool = False
@@ -157,7 +168,9 @@ class AlgorithmConfig(Section):
     beta: float = Field(0.0, ge=0, description="weight of the KL term (k3) against the starting model")
     num_iterations: int = Field(1, ge=1, description="passes over one batch of rollouts")
     num_minibatches: int = Field(1, ge=1, description="optimiser steps in one pass")
-    sampler_correction_cap: float | None = Field(2.0, gt=1, description="truncation of the sampler/learner weight; absent: none")
+    sampler_correction_cap: float | None = Field(
+        2.0, gt=1, description="truncation of the sampler/learner weight; absent: none"
+    )
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:
@@ -188,7 +201,9 @@ class TrainConfig(Section):
     prompts_per_step: int = Field(12, ge=1, description="problems a step over all processes (Q)")
     seed: int = Field(42, ge=0)
     tokens_per_micro_batch: int = Field(16_384, ge=1)
-    logprob_chunk_tokens: int = Field(1024, ge=1, description="rows of hidden states that meet the output head at a time")
+    logprob_chunk_tokens: int = Field(
+        1024, ge=1, description="rows of hidden states that meet the output head at a time"
+    )
     gradient_checkpointing: bool = False
     packing: bool = False
     save_steps: int = Field(50, ge=1)
