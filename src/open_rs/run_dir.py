@@ -1,7 +1,7 @@
 """What a run leaves on disk: recipe, environment, metrics, rollouts, events, checkpoints, results, summary.
 
-Every whole file is replaced atomically, every log is appended line by line, and a run that was cut off is read up to its
-last whole line.
+Every whole file is replaced atomically, every log is appended line by line, and a run that was cut off is read up to
+its last whole line.
 """
 
 from __future__ import annotations

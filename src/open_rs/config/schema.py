@@ -208,6 +208,7 @@ class TrainConfig(Section):
     gradient_checkpointing: bool = False
     packing: bool = False
     save_steps: int = Field(50, ge=1)
+    save_minutes: float = Field(15.0, gt=0, description="a checkpoint is also written when this much time has passed")
     keep_checkpoints: int = Field(2, ge=1)
     save_rollouts: bool = True
     report_to: tuple[str, ...] = Field((), description="trackers of accelerate: wandb, tensorboard, ...")
@@ -215,13 +216,19 @@ class TrainConfig(Section):
 
 
 class ValidationConfig(Section):
-    """Held-out problems taken out of the training set before the first step."""
+    """Held-out problems, taken out of the training set before the first step, that show whether the model has learned.
 
+    Every `every_steps` the first `curve_problems` are sampled `curve_samples` times, for the curve. Before the first step
+    and after the last, all of them are sampled `samples` times and once greedily, for the proof.
+    """
+
+    num_problems: int = Field(0, ge=0, description="0: no validation, no proof")
+    samples: int = Field(8, ge=1, description="samples a problem before and after training")
     every_steps: int = Field(50, ge=1)
-    num_problems: int = Field(0, ge=0, description="0: no validation")
-    samples: int = Field(1, ge=1)
-    temperature: float = Field(0.6, ge=0)
-    top_p: float = Field(0.95, gt=0, le=1)
+    curve_problems: int = Field(64, ge=1)
+    curve_samples: int = Field(1, ge=1)
+    temperature: float | None = Field(None, ge=0, description="absent: as in training")
+    top_p: float | None = Field(None, gt=0, le=1, description="absent: as in training")
 
 
 class GuardConfig(Section):
