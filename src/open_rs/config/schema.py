@@ -252,6 +252,7 @@ class BudgetConfig(Section):
     gpus: int = Field(1, ge=1)
     hours: float | None = Field(None, gt=0)
     tokens: int | None = Field(None, gt=0, description="sampled tokens")
+    stretch: bool = Field(True, description="more steps than train.max_steps where the budget has room for them")
     reserve_for_evaluation: float = Field(0.1, ge=0, lt=1, description="share kept for the evaluation at the end")
 
     @model_validator(mode="after")
