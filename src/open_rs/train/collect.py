@@ -20,8 +20,8 @@ def collect(
     problems: Sequence[Problem],
     rollouts: Iterable[Rollout],
     grader: Grader,
-    phases: Phases,
     reasoning_open: Callable[[str], bool],
+    phases: Phases,
 ) -> list[Group]:
     """Group the rollouts of each problem, samples in order; `reasoning_open(problem_id)` tells whether its prompt ends
     inside `<think>`. Time spent here after the last rollout, waiting for verdicts, is the phase "grade".

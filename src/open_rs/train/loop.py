@@ -1,8 +1,8 @@
-"""One training step, and the run around it. Start reading here.
+"""One training step, and the steps of a run. Start reading here.
 
-The step differs from the paper's in one thing: what it counts is exact. Advantages are taken within a group that stays on
-one process, weights are set before the first micro-batch, and every random choice is a function of the step, so a run that
-was cut off repeats the run that was not.
+The step is the paper's: sample a group of completions for each problem, grade, score, move the policy towards what scored
+above its group. What differs is that nothing in it depends on luck that can't be repeated: every random choice is a
+function of the step's number, so a run that was cut off goes on as the one that was not.
 """
 
 from __future__ import annotations
@@ -11,8 +11,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from open_rs.rewards import score
-from open_rs.rollout.engine import Sampling
-from open_rs.train import checkpoint, metrics
+from open_rs.train import metrics
 from open_rs.train.batch import build_batch
 from open_rs.train.collect import collect
 from open_rs.train.parts import Parts
@@ -22,44 +21,44 @@ Observe = Callable[[str, Mapping[str, Any]], None]  # (kind of event, what there
 
 
 def run_steps(parts: Parts, step: int, observe: Observe) -> int:
-    """Train from `step` until the budget's last step; returns the number of the step after the last one run."""
-    parts.save(step)
+    """Train from `step` until the budget's last step; returns the number of steps that the policy has taken."""
     while step < parts.budget.last_step:
         row = one_step(parts, step)
         alarm = parts.guard.watch(step, row)
         if alarm.action != "go on":
-            parts.run.event(alarm.action, step=step, why=alarm.why)
-            observe("alarm", {"action": alarm.action, "why": alarm.why})
-        if alarm.action == "stop":
-            return step + 1
+            parts.record(alarm.action, step=step, why=alarm.why)
+            observe("alarm", {"why": f"{alarm.action}: {alarm.why}"})
         if alarm.action == "roll back":
-            step = parts.roll_back()
+            step = parts.resume()
             continue
         step += 1
         if parts.validation_is_due(step):
             row |= parts.validate(step)
-        parts.run.append("metrics.jsonl", row)
+        parts.log(row)
         observe("step", row | {"last_step": parts.budget.last_step})
+        if alarm.action == "stop":
+            break
         if parts.checkpoint_is_due(step):
             parts.save(step)
     return step
 
 
 def one_step(parts: Parts, step: int) -> dict[str, Any]:
-    """Pick problems, sample, grade, score, update; returns the step's metrics."""
+    """Pick problems, sample, grade, score, update. Returns the step's metrics; shapes are those of `types.py`."""
     phases = Phases()
     problems = parts.selection.pick(step)  # [Q]
-    with phases("load"), parts.engine.awake():
-        parts.engine.load(parts.policy.model, version=step)
-    with phases("sample"), parts.engine.awake():
-        rollouts = parts.engine.generate(parts.requests(problems), parts.sampling(step))
-        groups = collect(problems, rollouts, parts.grader, phases)  # [Q]
+    with parts.engine.awake():
+        with phases("load"):
+            parts.engine.load(parts.policy.model, version=step)
+        with phases("sample"):
+            rollouts = parts.engine.generate(parts.requests(problems), parts.sampling(step))
+            groups = collect(problems, rollouts, parts.grader, parts.reasoning_open, phases)  # [Q]
     with phases("score"):
         scores = [score(group, parts.terms) for group in groups]  # [Q][G]
     with phases("update"):
-        batch = build_batch(groups, scores, parts.recipe.algorithm)  # [N, T]
+        batch = build_batch(groups, scores, parts.recipe.algorithm, **parts.batch_settings)  # [N, T]
         stats = parts.policy.update(batch, parts.learning_rate(step))
-    counts = parts.policy.sum_over_processes(metrics.count(groups, scores))
+    sums = parts.sum_over_processes(metrics.count(groups, scores, parts.term_names))
+    parts.budget.charge(step, phases.seconds, sums["tokens"])
     parts.write_rollouts(step, groups, scores)
-    parts.budget.charge(step, phases.seconds, counts)
-    return {"step": step + 1, **metrics.summarise(counts), **stats, **phases.row(counts["tokens"])}
+    return {"step": step + 1, **metrics.summarise(sums), **stats, **phases.row(sums["tokens"])}

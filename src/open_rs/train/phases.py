@@ -29,5 +29,5 @@ class Phases:
     def row(self, tokens: float) -> dict[str, float]:
         """Metrics of the step: seconds by phase, their sum, and sampled tokens a second of the whole step."""
         total = sum(self.seconds.values())
-        phases = {f"seconds/{name}": seconds for name, seconds in self.seconds.items()}
+        phases = {f"seconds_{name}": seconds for name, seconds in self.seconds.items()}
         return {**phases, "seconds": total, "tokens_per_second": tokens / max(total, 1e-9)}
