@@ -15,7 +15,7 @@ import shutil
 import subprocess
 import sys
 import time
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
@@ -114,8 +114,8 @@ class RunDir:
                 if line.endswith("\n"):
                     yield json.loads(line)
 
-    def truncate_log(self, name: str, keep: Any) -> None:
-        """Drop the rows for which `keep(row)` is false, as a resumed run does with steps it will repeat."""
+    def keep_rows(self, name: str, keep: Callable[[Mapping[str, Any]], bool]) -> None:
+        """Drop the rows of a log for which `keep(row)` is false, as a resumed run does with steps it will repeat."""
         self.write_rows(name, [row for row in self.read_rows(name) if keep(row)])
 
 

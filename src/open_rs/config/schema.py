@@ -227,8 +227,8 @@ class ValidationConfig(Section):
     every_steps: int = Field(50, ge=1)
     curve_problems: int = Field(64, ge=1)
     curve_samples: int = Field(1, ge=1)
-    temperature: float | None = Field(None, ge=0, description="absent: as in training")
-    top_p: float | None = Field(None, gt=0, le=1, description="absent: as in training")
+    temperature: float = Field(0.6, ge=0)
+    top_p: float = Field(0.95, gt=0, le=1)
 
 
 class GuardConfig(Section):

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any, Self
+
+import torch
 
 from open_rs.config.schema import Recipe
 from open_rs.grading import Grader
@@ -16,13 +19,16 @@ from open_rs.rollout import build_engine
 from open_rs.rollout.engine import Engine, Request, Sampling
 from open_rs.run_dir import RunDir
 from open_rs.train import checkpoint
-from open_rs.train.budget import Budget
-from open_rs.train.guard import Guard
+from open_rs.train.budget import Budget, planned_steps
+from open_rs.train.guard import Alarm, Guard
+from open_rs.train.phases import Phases
 from open_rs.train.policy import Policy
 from open_rs.train.pool import Pool, build_pool
 from open_rs.train.schedule import build_schedule
 from open_rs.train.selection import Selection, build_selection
-from open_rs.types import Group, Score, UserError
+from open_rs.types import Group, Problem, Score
+
+Observe = Callable[[str, Mapping[str, Any]], None]  # (kind of event, what there is to know of it)
 
 
 @dataclass
@@ -39,29 +45,41 @@ class Parts:
     selection: Selection
     budget: Budget
     guard: Guard
+    schedule: Callable[[float], float]
+    observe: Observe
     saved_at: float = field(default_factory=time.monotonic)
 
     @classmethod
-    def build(cls, recipe: Recipe, run: RunDir) -> Self:
+    def build(cls, recipe: Recipe, run: RunDir, observe: Observe, started: float) -> Self:
         """Load the model, the data and the engine. Raises UserError for whatever of it can't be had."""
-        terms = build_terms(recipe.reward)
+        schedule, terms = build_schedule(recipe.optimizer), build_terms(recipe.reward)
         with ExitStack() as opened:
-            policy = Policy.build(recipe)
+            policy = Policy.build(
+                recipe.model,
+                recipe.optimizer,
+                recipe.algorithm,
+                recipe.train,
+                temperature=recipe.rollout.temperature,
+                record_event=lambda kind, facts: run.event(kind, **facts),
+            )
             pool = build_pool(recipe, policy.model.tokenizer)
             grader = opened.enter_context(Grader(recipe.reward.grader_workers, recipe.reward.grader_timeout_seconds))
-            engine = build_engine(recipe.rollout, policy.model)
+            engine = build_engine(recipe.rollout)
             opened.callback(engine.close)
+            ranks = policy.accelerator
             selection = build_selection(
                 recipe.train.selection,
                 pool.training,
                 recipe.train.prompts_per_step,
                 recipe.train.seed,
-                policy.accelerator.process_index,
-                policy.accelerator.num_processes,
+                ranks.process_index,
+                ranks.num_processes,
             )
-            budget = Budget.open(recipe.budget, recipe.train.max_steps, run)
+            steps = planned_steps(recipe.train, len(pool.training))
+            budget = Budget.open(recipe.budget, steps, run if ranks.is_main_process else None, started)
             opened.pop_all()
-        return cls(recipe, run, policy, engine, grader, terms, pool, selection, budget, Guard(recipe.guard))
+        guard = Guard(recipe.guard)
+        return cls(recipe, run, policy, engine, grader, terms, pool, selection, budget, guard, schedule, observe)
 
     def __enter__(self) -> Self:
         return self
@@ -75,7 +93,9 @@ class Parts:
         """Whether this process writes what all processes share."""
         return self.policy.accelerator.is_main_process
 
-    def requests(self, problems: Sequence[Any]) -> list[Request]:
+    # What a step needs
+
+    def requests(self, problems: Sequence[Problem]) -> list[Request]:
         """`num_generations` samples of each problem."""
         samples = tuple(range(self.recipe.rollout.num_generations))
         return [Request(self.pool.prompts[problem.id], samples) for problem in problems]
@@ -97,21 +117,77 @@ class Parts:
         """Whether the problem's prompt ends inside `<think>`."""
         return opens_reasoning(self.pool.prompts[problem_id].text)
 
-    def learning_rate(self, step: int) -> float:
-        """The scheduled rate of a step, lowered by each roll-back so far."""
-        schedule = build_schedule(self.recipe.optimizer)
-        return schedule(self.budget.progress(step)) * self.guard.learning_rate_factor
+    def learning_rate(self, progress: float) -> float:
+        """The scheduled rate, lowered by each roll-back so far."""
+        return self.schedule(progress) * self.guard.learning_rate_factor
+
+    @property
+    def batch_settings(self) -> dict[str, Any]:
+        """What `build_batch` needs besides the groups and the algorithm."""
+        limit = self.recipe.rollout.max_completion_length
+        return {"max_completion_length": limit, "sum_over_ranks": self.policy.sum_over_ranks}
+
+    @cached_property
+    def term_names(self) -> tuple[str, ...]:
+        return tuple(term.name for term in self.terms)
+
+    def sum_over_processes(self, sums: Mapping[str, float]) -> dict[str, float]:
+        """Add up counts that every process holds under the same keys, in the same order."""
+        total = self.policy.sum_over_ranks(torch.tensor(list(sums.values()), dtype=torch.float64))
+        return dict(zip(sums, total.tolist(), strict=True))
+
+    # What a step leaves behind
+
+    def charge(self, phases: Phases, sums: Mapping[str, float], step: int, progress: float) -> None:
+        """Enter a step's seconds and tokens into the ledger."""
+        tokens = {"sampled": round(sums["tokens"]), "graded": round(sums["rollouts"])}
+        self.budget.charge(phases.seconds, tokens, step, progress)
+
+    def log(self, row: Mapping[str, Any]) -> None:
+        """Append a step's metrics and show them."""
+        if self.is_main:
+            self.run.append("metrics.jsonl", row)
+        self.observe("step", {**row, "last_step": self.budget.last_step})
+
+    def alarm(self, alarm: Alarm) -> None:
+        """Record what the guard decided, and say it."""
+        self.run.event(alarm.action, why=alarm.why)
+        self.observe("say", {"text": f"{alarm.action}: {alarm.why}"})
+
+    def write_rollouts(self, step: int, groups: Sequence[Group], scores: Sequence[Sequence[Score]]) -> None:
+        """Store every completion of the step with its verdict and its unweighted reward terms."""
+        if not self.recipe.train.save_rollouts:
+            return
+        rank = self.policy.accelerator.process_index
+        part = f"-rank{rank}" if rank else ""
+        rows = [row for group, group_scores in zip(groups, scores, strict=True) for row in _rows(group, group_scores)]
+        self.run.write_rows(f"rollouts/step-{step + 1:06d}{part}.jsonl.gz", rows)
+
+    def note_dropped_rows(self) -> None:
+        """List what the run leaves out, and say how much it is."""
+        dropped = self.pool.dropped
+        if not dropped or not self.is_main:
+            return
+        self.run.write_rows("dropped.jsonl", [{"id": row.id, "reason": row.reason} for row in dropped])
+        left = len(self.pool.training)
+        self.observe("say", {"text": f"{len(dropped)} rows dropped (listed in dropped.jsonl), {left} problems left"})
+
+    # Validation and checkpoints
+
+    def validation_is_due(self, step: int) -> bool:
+        """After every `every_steps` steps, where held-out problems were set aside."""
+        return bool(self.pool.held_out) and step % self.recipe.validation.every_steps == 0
 
     def checkpoint_is_due(self, step: int) -> bool:
         """After every `save_steps` steps, and whenever `save_minutes` have passed on the main process."""
         if step % self.recipe.train.save_steps == 0:
             return True
-        waited = time.monotonic() - self.saved_at > 60 * self.recipe.train.save_minutes
-        return self.policy.sum_over_processes({"due": float(waited and self.is_main)})["due"] > 0
+        late = time.monotonic() - self.saved_at > 60 * self.recipe.train.save_minutes
+        return self.sum_over_processes({"late": float(late and self.is_main)})["late"] > 0
 
     def save(self, step: int) -> None:
-        """Write a checkpoint from which step `step` would run next."""
-        state = {"guard": self.guard.state(), "budget": self.budget.state()}
+        """Write a checkpoint from which step `step` runs next."""
+        state = {"guard": self.guard.state()}
         checkpoint.save(self.run, self.policy, step, state, self.recipe.train.keep_checkpoints)
         self.saved_at = time.monotonic()
 
@@ -122,22 +198,12 @@ class Parts:
             return 0
         state = checkpoint.restore(places[-1], self.policy)
         self.guard.load_state(state["guard"])
-        self.budget.load_state(state["budget"])
         step = state["step"]
         if self.is_main:
-            self.run.truncate_log("metrics.jsonl", lambda row: row["step"] <= step)
+            self.run.keep_rows("metrics.jsonl", lambda row: row["step"] <= step)
             self.run.event("resumed", step=step)
         self.policy.accelerator.wait_for_everyone()
         return step
-
-    def write_rollouts(self, step: int, groups: Sequence[Group], scores: Sequence[Sequence[Score]]) -> None:
-        """Store every completion of the step with its verdict and its unweighted reward terms."""
-        if not self.recipe.train.save_rollouts:
-            return
-        rank = self.policy.accelerator.process_index
-        part = f"-rank{rank}" if rank else ""
-        rows = [row for group, group_scores in zip(groups, scores, strict=True) for row in _rows(group, group_scores)]
-        self.run.write_rows(f"rollouts/step-{step + 1:06d}{part}.jsonl.gz", rows)
 
 
 def _rows(group: Group, scores: Sequence[Score]) -> list[dict[str, Any]]:
@@ -158,12 +224,3 @@ def _rows(group: Group, scores: Sequence[Score]) -> list[dict[str, Any]]:
         }
         for rollout, verdict, score in zip(group.rollouts, group.verdicts, scores, strict=True)
     ]
-
-
-def check_recipe(recipe: Recipe) -> None:
-    """Refuse what can't train: an engine that gives no logprobs or whose weights can't be changed."""
-    if recipe.rollout.engine == "endpoint":
-        raise UserError(
-            "rollout.engine: `endpoint` serves weights that training can't update; use `local` or `vllm` (evaluation and "
-            "curation take any endpoint)"
-        )

@@ -45,19 +45,12 @@ def build_selection(
 ) -> Selection:
     """Order the problems by the named rule.
 
-    Raises UserError where a step has more prompts than there are problems (one problem would stand twice in a step), or
-    where the prompts do not divide over the processes.
+    Raises UserError where a step has more prompts than there are problems: one problem would stand twice in a step.
     """
     if prompts_per_step > len(problems):
         raise UserError(
             f"train.prompts_per_step: {prompts_per_step} prompts a step, but only {len(problems)} problems; "
             f"use at most {len(problems)}, or more data"
-        )
-    if prompts_per_step % num_processes:
-        below = prompts_per_step // num_processes * num_processes
-        sizes = " or ".join(str(size) for size in (below, below + num_processes) if size)
-        raise UserError(
-            f"train.prompts_per_step: {prompts_per_step} prompts do not divide over {num_processes} processes; use {sizes}"
         )
     order = lru_cache(maxsize=2)(ORDERS[name](tuple(problems)))
     steps_per_epoch = len(problems) // prompts_per_step

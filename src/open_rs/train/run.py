@@ -1,0 +1,71 @@
+"""A whole run: measure the base, train, measure again, save the model, write the summary; resumable at any point."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from open_rs.config.load import load_recipe, resolved_yaml
+from open_rs.config.schema import Recipe
+from open_rs.run_dir import RunDir
+from open_rs.train import proof
+from open_rs.train.loop import run_steps
+from open_rs.train.parts import Observe, Parts
+from open_rs.types import UserError
+
+MODEL = "model"  # where the trained model lies in a run
+
+
+def silent(kind: str, row: Mapping[str, Any]) -> None:
+    """Observe nothing."""
+
+
+def train(recipe: Recipe, out: Path, observe: Observe = silent) -> dict[str, Any]:
+    """Run a recipe into the directory `out`; returns its summary, which is also `out/summary.json`.
+
+    Raises UserError for a recipe that can't run, or a directory that holds something already.
+    """
+    if recipe.rollout.engine == "endpoint":
+        raise UserError(
+            "rollout.engine: training can't update the weights behind an `endpoint`; use `local` or `vllm` (evaluation "
+            "and curation take any endpoint)"
+        )
+    return _run(recipe, RunDir.create(out, resolved_yaml(recipe)), observe)
+
+
+def resume(out: Path, observe: Observe = silent) -> dict[str, Any]:
+    """Go on with a run that was cut off, from its newest checkpoint, by its own recipe."""
+    run = RunDir.open(out)
+    return _run(load_recipe(out / "recipe.yaml"), run, observe)
+
+
+def _run(recipe: Recipe, run: RunDir, observe: Observe) -> dict[str, Any]:
+    with Parts.build(recipe, run, observe, started=time.time()) as parts:
+        parts.note_dropped_rows()
+        step = parts.resume()
+        base = _measure(parts, "base")
+        if step == 0:
+            parts.save(0)
+        step = run_steps(parts, step)
+        parts.save(step)
+        trained = _measure(parts, "trained")
+        parts.policy.save_pretrained(run.path / MODEL)
+        summary = {"name": recipe.name, "steps": step, "seed": recipe.train.seed}
+        if base is not None and trained is not None:
+            summary |= proof.summarise(base, trained)
+        summary |= parts.budget.totals()
+        if parts.is_main:
+            run.write_json("summary.json", summary)
+        return summary
+
+
+def _measure(parts: Parts, when: str) -> proof.Measured | None:
+    """The proof's one side; what a cut-off run has measured already is read from its directory, not sampled again."""
+    if not parts.pool.held_out:
+        return None
+    started = time.perf_counter()
+    measured = proof.measure(parts, when)
+    parts.budget.charge({"evaluate": time.perf_counter() - started}, {"evaluated": measured.num_tokens})
+    return measured
