@@ -82,7 +82,9 @@ def intervals(title: str, bars: Sequence[Bar]) -> str:
 
     def draw(axes: Any) -> None:
         for row, bar in enumerate(reversed(bars)):
-            axes.plot([bar.low, bar.high], [row, row], color=bar.colour, linewidth=6, alpha=0.35, solid_capstyle="round")
+            axes.plot(
+                [bar.low, bar.high], [row, row], color=bar.colour, linewidth=6, alpha=0.35, solid_capstyle="round"
+            )
             axes.plot([bar.value], [row], marker="o", color=bar.colour, markersize=8)
             label = f"{100 * bar.value:.1f} %"
             axes.annotate(label, (bar.value, row), xytext=(0, 9), textcoords="offset points", ha="center", fontsize=9)

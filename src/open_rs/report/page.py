@@ -215,7 +215,12 @@ def _facts(summary: Mapping[str, Any], environment: Mapping[str, Any], metrics: 
     if summary.get("usd") is not None:
         facts.append(("cost", f"${summary['usd']:.2f}"))
     packages = environment.get("packages", {})
-    facts.append(("packages", ", ".join(f"{name} {packages[name]}" for name in ("open-rs", "torch", "transformers") if name in packages)))
+    facts.append(
+        (
+            "packages",
+            ", ".join(f"{name} {packages[name]}" for name in ("open-rs", "torch", "transformers") if name in packages),
+        )
+    )
     git = environment.get("git")
     if git:
         facts.append(("commit", git["commit"] + (" with uncommitted changes" if git["uncommitted_changes"] else "")))
@@ -236,7 +241,11 @@ CHARTS = (  # title, ((metric, label, colour), ...), whether it is a share
         False,
     ),
     ("Truncated and without an answer", (("truncated", "truncated", THIRD), ("no_answer", "no answer", BEFORE)), True),
-    ("Groups without signal", (("groups_all_right", "all right", AFTER), ("groups_all_wrong", "all wrong", THIRD)), True),
+    (
+        "Groups without signal",
+        (("groups_all_right", "all right", AFTER), ("groups_all_wrong", "all wrong", THIRD)),
+        True,
+    ),
     ("Entropy, nats a token", (("entropy", "entropy", FOURTH),), False),
     ("Gradient norm before clipping", (("grad_norm", "gradient norm", FOURTH),), False),
     ("Learning rate", (("learning_rate", "learning rate", BEFORE),), False),

@@ -50,8 +50,8 @@ def _run(recipe: Recipe, run: RunDir, observe: Observe) -> dict[str, Any]:
             parts.save(0)
         step = run_steps(parts, step)
         parts.save(step)
-        trained = _measure(parts, "trained")
         parts.policy.save_pretrained(run.path / MODEL)
+        trained = _measure(parts, "trained")
         summary = {"name": recipe.name, "steps": step, "seed": recipe.train.seed}
         if base is not None and trained is not None:
             summary |= proof.summarise(base, trained)
@@ -63,9 +63,10 @@ def _run(recipe: Recipe, run: RunDir, observe: Observe) -> dict[str, Any]:
 
 def _measure(parts: Parts, when: str) -> proof.Measured | None:
     """The proof's one side; what a cut-off run has measured already is read from its directory, not sampled again."""
-    if not parts.pool.held_out:
-        return None
-    started = time.perf_counter()
-    measured = proof.measure(parts, when)
-    parts.budget.charge({"evaluate": time.perf_counter() - started}, {"evaluated": measured.num_tokens})
+    measured = None
+    if parts.pool.held_out and parts.is_main:
+        started = time.perf_counter()
+        measured = proof.measure(parts, when)
+        parts.budget.charge({"evaluate": time.perf_counter() - started}, {"evaluated": measured.num_tokens})
+    parts.policy.accelerator.wait_for_everyone()
     return measured

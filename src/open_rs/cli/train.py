@@ -1,0 +1,52 @@
+"""`open-rs train`: run a recipe, or go on with a run."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import click
+
+from open_rs.types import UserError
+
+
+@click.command(
+    context_settings={"ignore_unknown_options": False},
+    epilog="Example:  open-rs train demo train.max_steps=5 validation.num_problems=0 --out runs/short",
+)
+@click.argument("recipe", required=False)
+@click.argument("overrides", nargs=-1, metavar="[section.key=value ...]")
+@click.option("--out", type=click.Path(path_type=Path), help="Run directory; default: the next free runs/RECIPE.")
+@click.option("--resume", "resumed", type=click.Path(path_type=Path), help="Go on with the run in this directory.")
+@click.option("--json", "as_json", is_flag=True, help="Print the summary as JSON.")
+def command(
+    recipe: str | None, overrides: tuple[str, ...], out: Path | None, resumed: Path | None, as_json: bool
+) -> None:
+    """Train a model: RECIPE is a shipped name (see `open-rs recipes`) or a YAML file.
+
+    Everything of the run lies in its directory: recipe, metrics, completions, checkpoints, the trained model, and a report.
+    A run that was cut off goes on with --resume from its newest checkpoint.
+    """
+    from open_rs.cli.show import finish_run
+    from open_rs.report.live import Live
+    from open_rs.run_dir import next_free
+
+    if (recipe is None) == (resumed is None):
+        raise UserError("train: give a recipe, or --resume DIR to go on with a run; see `open-rs recipes`")
+    if resumed is not None and overrides:
+        raise UserError(f"--resume {resumed}: a run goes on with its own recipe; leave out {overrides[0]}")
+    from open_rs.config.load import load_recipe
+    from open_rs.train.run import resume, train
+
+    with Live() as live:
+        if resumed is not None:
+            directory = resumed
+            summary = resume(directory, live)
+        else:
+            assert recipe is not None
+            loaded = load_recipe(recipe, overrides)
+            directory = out or next_free(Path("runs") / loaded.name)
+            summary = train(loaded, directory, live)
+    finish_run(directory, summary)
+    if as_json:
+        click.echo(json.dumps(summary, indent=2))
