@@ -49,4 +49,5 @@ def sentence(summary: Mapping[str, Any]) -> str:
     low, high = summary["difference"]["ci95"]
     p = summary["difference"]["p_value"]
     words = "not luck" if low > 0 else "a loss" if high < 0 else "could be luck"
-    return f"{words}: p {'< 0.0001' if p < 1e-4 else f'= {p:.4f}'}, over the same {summary['base']['num_problems']} problems"
+    p_value = "< 0.0001" if p < 1e-4 else f"= {p:.4f}"
+    return f"{words}: p {p_value}, over the same {summary['base']['num_problems']} problems before and after"

@@ -24,7 +24,7 @@ def command(
 ) -> None:
     """Train a model: RECIPE is a shipped name (see `open-rs recipes`) or a YAML file.
 
-    Everything of the run lies in its directory: recipe, metrics, completions, checkpoints, the trained model, and a report.
+    Everything lies in the run's directory: recipe, metrics, completions, checkpoints, the trained model, a report.
     A run that was cut off goes on with --resume from its newest checkpoint.
     """
     from open_rs.cli.show import finish_run

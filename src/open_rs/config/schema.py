@@ -218,8 +218,8 @@ class TrainConfig(Section):
 class ValidationConfig(Section):
     """Held-out problems, taken out of the training set before the first step, that show whether the model has learned.
 
-    Every `every_steps` the first `curve_problems` are sampled `curve_samples` times, for the curve. Before the first step
-    and after the last, all of them are sampled `samples` times and once greedily, for the proof.
+    Every `every_steps` the first `curve_problems` are sampled `curve_samples` times, for the curve. Before the first
+    step and after the last, all of them are sampled `samples` times and once greedily, for the proof.
     """
 
     num_problems: int = Field(0, ge=0, description="0: no validation, no proof")

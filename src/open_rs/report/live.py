@@ -1,4 +1,4 @@
-"""What a person sees in the terminal while a run goes on: one live line a step, or plain lines where output is a file."""
+"""What a person sees in the terminal while a run goes on: one live line, or plain lines where output is a file."""
 
 from __future__ import annotations
 

@@ -128,8 +128,8 @@ def _reading(summary: Mapping[str, Any]) -> str:
     if "base" not in summary or "pass@8" not in summary["base"]:
         return ""
     return (
-        "How to read it: training that only sharpens what the model could already do lifts the sampled score towards the old "
-        "score of at least one of 8 right; a rise of that score too, or on longer problems, is learning."
+        "How to read it: training that only sharpens what the model could already do lifts the sampled score towards "
+        "the old score of at least one of 8 right; a rise of that score too, or on longer problems, is learning."
     )
 
 

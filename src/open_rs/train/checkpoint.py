@@ -14,8 +14,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from open_rs.run_dir import RunDir, disk_errors
 from open_rs.train.policy import Policy
+
+from open_rs.run_dir import RunDir, disk_errors
 
 _NAME = re.compile(r"step-(\d{6})")
 
@@ -57,7 +58,7 @@ def restore(place: Path, policy: Policy) -> dict[str, Any]:
 
 
 def _flush(directory: Path) -> None:
-    """Push a directory's files and names to the disk, so that a power cut after the rename leaves a whole checkpoint."""
+    """Push a directory's files and names to the disk, so that a power cut after the rename leaves it whole."""
     for path in [*directory.iterdir(), directory] if directory.is_dir() else []:
         if path.is_dir() and path != directory:
             continue

@@ -41,7 +41,7 @@ class Guard:
         return ROLLBACK_LEARNING_RATE**self.num_rollbacks
 
     def watch(self, step: int, row: Mapping[str, Any]) -> Alarm:
-        """Judge one step's metrics. A loss or gradient that is not finite acts at once, any other limit after `patience`."""
+        """Judge one step's metrics. What is not finite acts at once, any other limit after `patience` steps."""
         broken = [key for key in ("loss", "grad_norm") if not math.isfinite(row.get(key, 0.0))]
         if broken:
             return self._act(f"step {step}: {' and '.join(broken)} not finite")

@@ -1,8 +1,8 @@
 """One training step, and the steps of a run. Start reading here.
 
-The step is the paper's: sample a group of completions for each problem, grade, score, move the policy towards what scored
-above its group. What differs is that nothing in it depends on luck that can't be repeated: every random choice is a
-function of the step's number, so a run that was cut off goes on as the one that was not.
+The step is the paper's: sample a group of completions for each problem, grade, score, move the policy towards what
+scored above its group. What differs is that nothing in it depends on luck that can't be repeated: every random choice
+is a function of the step's number, so a run that was cut off goes on as the one that was not.
 """
 
 from __future__ import annotations
@@ -10,8 +10,9 @@ from __future__ import annotations
 from typing import Any
 
 from open_rs.rewards import score
-from open_rs.train import metrics, proof
 from open_rs.train.batch import build_batch
+
+from open_rs.train import metrics, proof
 from open_rs.train.collect import collect
 from open_rs.train.parts import Parts
 from open_rs.train.phases import Phases

@@ -10,19 +10,19 @@ from functools import cached_property
 from typing import Any, Self
 
 import torch
+from open_rs.rewards import Term, build_terms
+from open_rs.train.budget import Budget, planned_steps
+from open_rs.train.policy import Policy
 
 from open_rs.config.schema import Recipe
 from open_rs.grading import Grader
 from open_rs.prompts import opens_reasoning
-from open_rs.rewards import Term, build_terms
 from open_rs.rollout import build_engine
 from open_rs.rollout.engine import Engine, Request, Sampling
 from open_rs.run_dir import RunDir
 from open_rs.train import checkpoint
-from open_rs.train.budget import Budget, planned_steps
 from open_rs.train.guard import Alarm, Guard
 from open_rs.train.phases import Phases
-from open_rs.train.policy import Policy
 from open_rs.train.pool import Pool, build_pool
 from open_rs.train.schedule import build_schedule
 from open_rs.train.selection import Selection, build_selection

@@ -39,8 +39,8 @@ def build_pool(recipe: Recipe, tokenizer: Any) -> Pool:
     training = tuple(problem for problem in kept if problem.id not in taken)
     if not training:
         raise UserError(
-            f"data: no problem remains to train on: {len(loaded.dropped)} rows were unusable, {len(too_long)} prompts were "
-            f"over {limit} tokens, {len(taken)} are held out; raise prompt.max_prompt_length or give more data"
+            f"data: no problem remains to train on: {len(loaded.dropped)} rows were unusable, {len(too_long)} prompts "
+            f"were over {limit} tokens, {len(taken)} are held out; raise prompt.max_prompt_length or give more data"
         )
     for problems in held_out.values():
         rendered |= {problem.id: _render(problem, recipe, tokenizer) for problem in problems}

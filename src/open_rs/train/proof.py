@@ -1,7 +1,7 @@
 """The proof of a run: the same held-out problems before and after training, and what the difference is worth.
 
-Sampled, greedy and pass@k scores stand side by side, and generated tasks add problems one operand longer than any trained
-on, so that sharpening can be told from learning.
+Sampled, greedy and pass@k scores stand side by side, and generated tasks add problems one operand longer than any
+trained on, so that sharpening can be told from learning.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from open_rs.evaluate.compare import paired
 from open_rs.evaluate.protocols import Protocol, protocol_of_recipe
 from open_rs.evaluate.result import BenchmarkResult, Evaluation
 from open_rs.evaluate.run import evaluate
+
 from open_rs.train.parts import Parts
 
 PASS_AT = 8

@@ -1,4 +1,4 @@
-"""Which problems a step trains on: a function of (seed, step) alone, so a resumed run picks what the first would have."""
+"""Which problems a step trains on: a function of (seed, step) alone, so a resumed run picks what the first would."""
 
 from __future__ import annotations
 
