@@ -1,4 +1,4 @@
-"""Statistics of repeated right-or-wrong measurements: intervals, paired tests, pass@k, votes, selection. Values in, values out.
+"""Statistics of repeated right-or-wrong measurements: intervals, paired tests, votes, selection.
 
 Legend: `n` problems, `k` samples a problem. A score is a problem's share of right samples, in [0, 1].
 """

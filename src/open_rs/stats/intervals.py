@@ -1,6 +1,6 @@
 """Confidence intervals for an accuracy measured on problems that differ in difficulty, and the errors behind them.
 
-The methods were chosen by simulation (`benchmarks/interval_coverage.py`; the rejected ones are named in `docs/evaluation.md`).
+Chosen by simulation: `benchmarks/interval_coverage.py`; `docs/evaluation.md` names the rejected ones.
 """
 
 from __future__ import annotations
@@ -63,7 +63,7 @@ def standard_error(scores: ArrayLike) -> float:
 
 
 def sampling_error(scores: ArrayLike, samples: ArrayLike) -> float:
-    """The part of the standard error that more samples of the same problems would remove; NaN with one sample a problem."""
+    """The part of the standard error that more samples would remove; NaN with one sample a problem."""
     score, sample = _columns(scores, samples)
     if (sample < 2).any():
         return float("nan")
@@ -71,7 +71,7 @@ def sampling_error(scores: ArrayLike, samples: ArrayLike) -> float:
 
 
 def problem_error(scores: ArrayLike, samples: ArrayLike) -> float:
-    """The part of the standard error that only other problems could remove; NaN with one sample a problem."""
+    """The part of the standard error that only more problems would remove; NaN with one sample a problem."""
     return float(np.sqrt(max(0.0, standard_error(scores) ** 2 - sampling_error(scores, samples) ** 2)))
 
 

@@ -1,4 +1,4 @@
-"""Differences between two models on the same problems: interval, exact sign-flip test, Holm, and what could be detected."""
+"""Differences between two models on the same problems: interval, sign-flip test, Holm, detectable difference."""
 
 from __future__ import annotations
 
@@ -55,8 +55,8 @@ def paired_difference(
 def unpaired_interval(
     candidate: ArrayLike, baseline: ArrayLike, candidate_samples: ArrayLike, baseline_samples: ArrayLike
 ) -> Interval:
-    """Interval for the difference when the problems are treated as unrelated (Newcombe 1998, method 10, on our intervals)."""
-    new, old = float(np.mean(candidate)), float(np.mean(baseline))
+    """Interval for the difference as if the problems were unrelated (Newcombe 1998, method 10)."""
+    new, old = float(np.asarray(candidate).mean()), float(np.asarray(baseline).mean())
     a, b = over_problems(candidate, candidate_samples), over_problems(baseline, baseline_samples)
     return Interval(
         new - old - math.hypot(new - a.low, b.high - old),
@@ -101,7 +101,7 @@ def macro_difference(
 
 
 def holm(p_values: Sequence[float]) -> list[float]:
-    """Adjust p values for having tested several benchmarks (Holm 1979): the chance of any false alarm stays at alpha."""
+    """Adjust p values for having tested several benchmarks (Holm 1979)."""
     adjusted, running = [0.0] * len(p_values), 0.0
     for rank, index in enumerate(sorted(range(len(p_values)), key=lambda i: p_values[i])):
         running = max(running, min(1.0, (len(p_values) - rank) * p_values[index]))
@@ -110,7 +110,7 @@ def holm(p_values: Sequence[float]) -> list[float]:
 
 
 def detectable_difference(standard_error: float, power: float = 0.8, alpha: float = 0.05) -> float:
-    """Smallest true difference that a two-sided test at `alpha` finds with probability `power`, given the error of a difference."""
+    """Smallest true difference that a two-sided test at `alpha` finds with probability `power`, given its error."""
     return float((distributions.norm.ppf(1 - alpha / 2) + distributions.norm.ppf(power)) * standard_error)
 
 

@@ -1,4 +1,4 @@
-"""The winner's curse: what the best of several equally good checkpoints scores, and a fair score for the one that was chosen."""
+"""The winner's curse: what the best of equally good checkpoints scores, and a fair score for the chosen one."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ def expected_best(accuracy: float, num_problems: int, num_checkpoints: int) -> f
 
 
 def chance_of_best(correct: int, accuracy: float, num_problems: int, num_checkpoints: int) -> float:
-    """Chance that at least one of `num_checkpoints` results reaches `correct` problems when each truly scores `accuracy`."""
+    """Chance that the best of `num_checkpoints` results reaches `correct` when each truly scores `accuracy`."""
     return float(1.0 - distributions.binom.cdf(correct - 1, num_problems, accuracy) ** num_checkpoints)
 
 

@@ -25,7 +25,7 @@ def pass_at_k(correct: ArrayLike, samples: ArrayLike, k: int) -> NDArray | None:
 
 
 def _all_wrong(drawn: int, right: int, k: int) -> float:
-    """Share of the k-subsets that hold no right sample: C(drawn - right, k) / C(drawn, k), as a product without overflow."""
+    """Share of k-subsets without a right sample: C(drawn - right, k) / C(drawn, k), as a product."""
     if drawn - right < k:
         return 0.0
     return float(np.prod(1.0 - k / np.arange(drawn - right + 1, drawn + 1)))
