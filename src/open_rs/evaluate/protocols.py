@@ -14,8 +14,8 @@ from open_rs.types import UserError
 PAPER_TEMPLATE = (
     "Solve the following math problem efficiently and clearly.  The last line of your response should be of the "
     "following format: 'Therefore, the final answer is: $\\boxed{ANSWER}$. I hope it is correct' (without quotes) "
-    "where ANSWER is just the final number or expression that solves the problem. Think step by step before answering.\n\n"
-    "{question}"
+    "where ANSWER is just the final number or expression that solves the problem. Think step by step before "
+    "answering.\n\n{question}"
 )
 PAPER_BENCHMARKS = ("aime24", "math_500", "amc23", "minerva", "olympiadbench")
 SMALL_BENCHMARKS = ("aime24", "aime25", "amc23", "amc22_23")

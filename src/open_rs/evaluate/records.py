@@ -1,7 +1,7 @@
 """One evaluation on disk: completions and verdicts appended as they arrive, read again after a kill, never doubled.
 
-`completions.jsonl` holds what was generated, `verdicts.jsonl` what the grader said of it; grading again rewrites the second
-alone. Both are keyed by (problem, sample).
+`completions.jsonl` holds what was generated, `verdicts.jsonl` what the grader said of it; grading again rewrites the
+second alone. Both are keyed by (problem, sample).
 """
 
 from __future__ import annotations

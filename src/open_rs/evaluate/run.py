@@ -12,6 +12,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from open_rs.data.sources import SOURCES
 from open_rs.evaluate.diagnostics import read_signs
 from open_rs.evaluate.fingerprint import check_continues, fingerprint, warn
 from open_rs.evaluate.golds import Audited, audit
@@ -73,7 +74,7 @@ def evaluate(
 class Desk:
     """Where completions lie between the engine and the store: graded in other processes while generation goes on."""
 
-    def __init__(self, store: Store, grader: Grader, golds: Mapping[str, str]) -> None:
+    def __init__(self, store: Store, grader: Grader, golds: Mapping[str, str]) -> None:  # golds: by problem id
         self.store, self._grader, self._golds = store, grader, golds
         self._waiting: dict[Key, Any] = {}
 
@@ -117,7 +118,13 @@ class Desk:
             completion.text,
             reasoning_open=completion.reasoning_open,
             fallback=True,
+            relative_tolerance=stated_tolerance(completion.benchmark),
         )
+
+
+def stated_tolerance(benchmark: str) -> float | None:
+    """How far a number may lie from the gold where the benchmark itself says so."""
+    return SOURCES[benchmark].relative_tolerance if benchmark in SOURCES else None
 
 
 def generate_missing(

@@ -72,7 +72,7 @@ def sampling_error(scores: ArrayLike, samples: ArrayLike) -> float:
 
 def problem_error(scores: ArrayLike, samples: ArrayLike) -> float:
     """The part of the standard error that only more problems would remove; NaN with one sample a problem."""
-    return float(np.sqrt(max(0.0, standard_error(scores) ** 2 - sampling_error(scores, samples) ** 2)))
+    return float(np.sqrt(np.maximum(0.0, standard_error(scores) ** 2 - sampling_error(scores, samples) ** 2)))
 
 
 def _effective_trials(score: NDArray, sample: NDArray) -> float:
