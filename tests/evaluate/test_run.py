@@ -30,7 +30,7 @@ class PlainTokenizer:
         return {"input_ids": [ord(letter) for letter in text]}
 
 
-class Killed(Exception):
+class KilledError(Exception):
     """Stands for SIGKILL: the evaluation gets no chance to tidy up."""
 
 
@@ -44,7 +44,7 @@ class DyingEngine(ScriptedEngine):
     def generate(self, requests: Sequence[Request], sampling: Sampling) -> Iterator[Rollout]:
         for rollout in super().generate(requests, sampling):
             if self.asked == self.lifetime:
-                raise Killed
+                raise KilledError
             self.asked += 1
             yield rollout
 
@@ -86,7 +86,7 @@ def test_an_evaluation_counts_every_sample_of_every_problem(grader: Grader) -> N
 def test_ten_kills_change_nothing(grader: Grader, tmp_path: Path) -> None:
     whole = run(grader, tmp_path / "whole")
     for lifetime in (0, 1, 5, 3, 2, 7, 1, 4, 6, 2):
-        with pytest.raises(Killed):
+        with pytest.raises(KilledError):
             run(grader, tmp_path / "killed", DyingEngine(right_every_third, lifetime))
         with (tmp_path / "killed" / "completions.jsonl").open("a") as file:
             file.write('{"benchmark": "sums", "problem')  # a line that was being written
