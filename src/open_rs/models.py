@@ -35,7 +35,12 @@ class CausalLM:
     @property
     def base(self) -> Any:
         """The transformers model itself, with adapters inside its layers where there are any."""
-        return self.module.get_base_model() if isinstance(self.module, PeftModel) else self.module
+        return self.module.get_base_model() if self.has_adapter else self.module
+
+    @property
+    def has_adapter(self) -> bool:
+        """Whether only a low-rank adapter is trained, so that the base stays as it was."""
+        return isinstance(self.module, PeftModel)
 
     @torch.no_grad()
     def named_weights(self) -> Iterator[tuple[str, torch.Tensor]]:
@@ -60,7 +65,7 @@ class CausalLM:
 
     def save_adapter(self, directory: Path) -> None:
         """Save the adapter alone, in PEFT's layout; the model must have one."""
-        assert isinstance(self.module, PeftModel), "no adapter to save"
+        assert self.has_adapter, "no adapter to save"
         self.module.save_pretrained(directory)
 
 

@@ -13,13 +13,13 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
+from datetime import timedelta
 from pathlib import Path
 from typing import Any, Self, TypeVar
 
 import torch
 import torch.distributed
-from accelerate import Accelerator
-from peft import PeftModel
+from accelerate import Accelerator, InitProcessGroupKwargs
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
@@ -56,7 +56,8 @@ class Policy:
     ) -> None:
         """Prepare a loaded model. Raises UserError where the model and the settings don't go together."""
         self.model = model
-        self.accelerator = Accelerator(cpu=model.device.type == "cpu")
+        patience = InitProcessGroupKwargs(timeout=timedelta(hours=12))  # others wait while one process evaluates
+        self.accelerator = Accelerator(cpu=model.device.type == "cpu", kwargs_handlers=[patience])
         _check_temperature(temperature)
         _check_division(train.prompts_per_step, self.accelerator.num_processes)
         self.head = find_head(model.base, temperature, train.logprob_chunk_tokens)
@@ -141,7 +142,7 @@ class Policy:
         if not self.accelerator.is_main_process:
             return
         self.model.save_pretrained(directory)
-        if isinstance(self.model.module, PeftModel):
+        if self.model.has_adapter:
             self.model.save_adapter(directory / "adapter")
 
     def sum_over_ranks(self, values: Tensor) -> Tensor:
@@ -358,7 +359,7 @@ Reference = tuple[CausalLM, OutputHead, Callable[[], AbstractContextManager[Any]
 
 def _build_reference(model: CausalLM, head: OutputHead) -> Reference:
     """The model as it is now: under a switched-off adapter if it has one, else a frozen copy."""
-    if isinstance(model.module, PeftModel):
+    if model.has_adapter:
         return model, head, model.module.disable_adapter
     frozen = replace(model, module=copy.deepcopy(model.module).requires_grad_(False).eval())
     return frozen, find_head(frozen.base, head.temperature, head.chunk_tokens), nullcontext
