@@ -1,8 +1,8 @@
 """Lean prefill and decode for Qwen2, Qwen3 and Llama, reading the module's own weights.
 
 On the CPU the weights are packed into oneDNN's layout while the engine is awake (in float32 more than twice as fast as
-the plain product) and the activations are fused into the products; elsewhere the module's tensors are used as they are. LoRA
-layers keep their low-rank path, so that the sampler computes what the learner computes.
+the plain product) and the activations are fused into the products; elsewhere the module's tensors are used as they are.
+LoRA layers keep their low-rank path, so that the sampler computes what the learner computes.
 Legend: `n` rows, `P` prompt tokens, `d` model width, `Hq` query heads, `H` key/value heads, `D` head width, `V` words.
 """
 
@@ -130,7 +130,7 @@ class Decoder:
     def prefill(self, tokens: torch.Tensor) -> torch.Tensor:
         """Keys and values [layers, P, 2, H, D] of one prompt [P].
 
-        The prompt is padded to a multiple of `ROW_STEP` and never batched with another, so its cache is always the same.
+        The prompt is padded to a multiple of `ROW_STEP` and never batched with another, so its cache never varies.
         """
         length = tokens.shape[0]
         padded = F.pad(tokens, (0, -length % ROW_STEP))
