@@ -1,0 +1,268 @@
+"""Lean prefill and decode for Qwen2, Qwen3 and Llama, reading the module's own weights.
+
+On the CPU the weights are packed into oneDNN's layout while the engine is awake (in float32 more than twice as fast as
+the plain product) and the activations are fused into the products; elsewhere the module's tensors are used as they are.
+LoRA layers keep their low-rank path, so that the sampler computes what the learner computes.
+Legend: `n` rows, `P` prompt tokens, `d` model width, `Hq` query heads, `H` key/value heads, `D` head width, `V` words.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from peft.tuners.lora import Linear as LoraLinear
+
+from open_rs.models import CausalLM
+from open_rs.rollout.cache import TOKEN_STEP, CacheShape, SlotCache, round_up
+
+ROW_STEP = 8  # rows are padded to this step: few shapes, and the same kernels whatever the batch
+PACKED_ROWS = 64  # the number of rows that oneDNN lays the weights out for
+STATIC_ROPE = frozenset({"default", "linear", "llama3", "yarn"})  # types whose table does not depend on the length
+
+
+class Projection:
+    """One product `x W^T + b` made of one or several linear layers of the module that read the same input."""
+
+    def __init__(self, layers: Sequence[Any], pack: bool):
+        bases = [_base_of(layer) for layer in layers]
+        weights = [base.weight.detach() for base in bases]
+        biases = [base.bias for base in bases]
+        self.packed = pack
+        self.bias = None if biases[0] is None else _joined([bias.detach() for bias in biases])
+        self.weights = [_pack(_joined(weights))] if pack else weights
+        self.adapters = [_adapter_of(layer) for layer in layers] if any(map(_is_adapted, layers)) else None
+
+    def __call__(self, x: torch.Tensor, activation: str = "none") -> torch.Tensor:
+        """`x` [n, in] to [n, out]; `activation` is "none" or "swish"."""
+        if self.packed and self.adapters is None:
+            return torch.ops.mkldnn._linear_pointwise(x, self.weights[0], self.bias, activation, [], "")
+        y = self._product(x)
+        if self.adapters is not None:
+            y = (y + torch.cat([_low_rank(x, adapter) for adapter in self.adapters], -1)).to(x.dtype)
+        return F.silu(y) if activation == "swish" else y
+
+    def combined(self, x: torch.Tensor, other: torch.Tensor, operation: str) -> torch.Tensor:
+        """`project(x) + other` or `project(x) * other`, by `operation` "add" or "mul"."""
+        if self.packed and self.adapters is None:
+            return torch.ops.mkldnn._linear_pointwise.binary(x, other, self.weights[0], self.bias, operation)
+        y = self(x)
+        return y + other if operation == "add" else y * other
+
+    def _product(self, x: torch.Tensor) -> torch.Tensor:
+        if self.packed:
+            return torch.ops.mkldnn._linear_pointwise(x, self.weights[0], self.bias, "none", [], "")
+        if len(self.weights) == 1:
+            return F.linear(x, self.weights[0], self.bias)
+        y = torch.cat([F.linear(x, weight) for weight in self.weights], -1)
+        return y if self.bias is None else y + self.bias
+
+
+@dataclass(frozen=True, slots=True)
+class _Adapter:
+    """A LoRA path `scale * (x A^T) B^T`, with A [r, in] and B [out, r], in the adapter's own dtype as in PEFT."""
+
+    down: torch.Tensor
+    up: torch.Tensor
+    scale: float
+
+
+def _low_rank(x: torch.Tensor, adapter: _Adapter) -> torch.Tensor:
+    return F.linear(F.linear(x.to(adapter.down.dtype), adapter.down), adapter.up) * adapter.scale
+
+
+def _is_adapted(layer: Any) -> bool:
+    return isinstance(layer, LoraLinear)
+
+
+def _base_of(layer: Any) -> Any:
+    return layer.base_layer if _is_adapted(layer) else layer
+
+
+def _adapter_of(layer: Any) -> _Adapter:
+    base = _base_of(layer)
+    if not _is_adapted(layer):
+        zero = base.weight.new_zeros
+        return _Adapter(zero(1, base.weight.shape[1]), zero(base.weight.shape[0], 1), 1.0)
+    name = layer.active_adapters[0]
+    return _Adapter(layer.lora_A[name].weight.detach(), layer.lora_B[name].weight.detach(), layer.scaling[name])
+
+
+def _joined(tensors: Sequence[torch.Tensor]) -> torch.Tensor:
+    return tensors[0] if len(tensors) == 1 else torch.cat(list(tensors))
+
+
+def _pack(weight: torch.Tensor) -> torch.Tensor:
+    return torch.ops.mkldnn._reorder_linear_weight(weight.contiguous(), PACKED_ROWS)
+
+
+@dataclass(frozen=True, slots=True)
+class _Layer:
+    attention_norm: Any
+    qkv: Projection
+    query_norm: Any | None  # Qwen3 normalises each head
+    key_norm: Any | None
+    output: Projection
+    mlp_norm: Any
+    gate: Projection
+    up: Projection
+    down: Projection
+
+
+class Decoder:
+    """The forward pass of one sampling model over a `SlotCache`."""
+
+    def __init__(self, model: CausalLM, cache: SlotCache):
+        config = model.base.config
+        pack = _can_pack(model)
+        self.cache = cache
+        self.num_query_heads: int = config.num_attention_heads
+        self.shape = cache_shape(model)
+        self.embedding = model.base.get_input_embeddings().weight.detach()
+        self.layers = [_read_layer(layer, pack) for layer in model.base.model.layers]
+        self.norm = model.base.model.norm
+        self.head = Projection([model.base.get_output_embeddings()], pack)
+        self.cosine, self.signed_sine = _rotary_tables(model, cache.slot_tokens)
+
+    def prefill(self, tokens: torch.Tensor) -> torch.Tensor:
+        """Keys and values [layers, P, 2, H, D] of one prompt [P].
+
+        The prompt is padded to a multiple of `ROW_STEP` and never batched with another, so its cache never varies.
+        """
+        length = tokens.shape[0]
+        padded = F.pad(tokens, (0, -length % ROW_STEP))
+        rows = torch.arange(padded.shape[0], device=tokens.device)
+        kept: list[torch.Tensor] = []
+
+        def attend(layer: int, query: torch.Tensor, keys_values: torch.Tensor) -> torch.Tensor:
+            kept.append(keys_values[:length])
+            key, value = (part.transpose(0, 1)[None] for part in keys_values.unbind(1))  # [1, H, P, D]
+            query = query.flatten(1, 2).transpose(0, 1)[None]  # [1, Hq, P, D]
+            mixed = F.scaled_dot_product_attention(query, key, value, is_causal=True, enable_gqa=True)
+            return mixed[0].transpose(0, 1).flatten(1)
+
+        self._hidden(padded, rows, attend, last_layer_needs_only_keys=True)
+        return torch.stack(kept)
+
+    def step(self, tokens: torch.Tensor, positions: torch.Tensor, length: int) -> torch.Tensor:
+        """Feed one token a row (`tokens`, `positions` [n]) and return logits [n, V].
+
+        `length` is the number of visible tokens, a multiple of `TOKEN_STEP` above every position.
+        """
+        places = self.cache.places_of(positions)
+        visible = torch.arange(length, device=tokens.device) <= positions[:, None]
+        mask = torch.where(visible, 0.0, float("-inf")).to(self.embedding.dtype)[:, None, None]  # [n, 1, 1, L]
+
+        def attend(layer: int, query: torch.Tensor, keys_values: torch.Tensor) -> torch.Tensor:
+            self.cache.write(layer, places, keys_values.flatten(1))
+            keys, values = self.cache.read(layer, tokens.shape[0], length)
+            return F.scaled_dot_product_attention(query, keys, values, attn_mask=mask).flatten(1)
+
+        return self.head(self.norm(self._hidden(tokens, positions, attend)))
+
+    def _hidden(
+        self,
+        tokens: torch.Tensor,
+        positions: torch.Tensor,
+        attend: Callable[[int, torch.Tensor, torch.Tensor], torch.Tensor],
+        last_layer_needs_only_keys: bool = False,
+    ) -> torch.Tensor:
+        """Hidden states [n, d]; `attend(layer, query [n, H, Hq/H, D], keys_values [n, 2, H, D])` gives [n, Hq * D]."""
+        cosine, sine = self.cosine[positions][:, None], self.signed_sine[positions][:, None]  # [n, 1, D]
+        x = F.embedding(tokens, self.embedding)
+        for index, layer in enumerate(self.layers):
+            query, keys_values = self._query_key_value(layer, layer.attention_norm(x), cosine, sine)
+            mixed = attend(index, query, keys_values)
+            if last_layer_needs_only_keys and index == len(self.layers) - 1:
+                return x
+            x = layer.output.combined(mixed, x, "add")
+            y = layer.mlp_norm(x)
+            x = layer.down.combined(layer.up.combined(y, layer.gate(y, "swish"), "mul"), x, "add")
+        return x
+
+    def _query_key_value(
+        self, layer: _Layer, x: torch.Tensor, cosine: torch.Tensor, sine: torch.Tensor
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        width, heads = self.shape.head_width, self.shape.num_heads
+        heads_in_all = layer.qkv(x).unflatten(-1, (-1, width))  # [n, Hq + 2 H, D]
+        queries_keys = heads_in_all[:, : self.num_query_heads + heads]
+        if layer.query_norm is not None and layer.key_norm is not None:
+            query, key = queries_keys.split((self.num_query_heads, heads), 1)
+            queries_keys = torch.cat((layer.query_norm(query), layer.key_norm(key)), 1)
+        turned = queries_keys * cosine + queries_keys.roll(width // 2, -1) * sine
+        query, key = turned.split((self.num_query_heads, heads), 1)
+        keys_values = torch.stack((key, heads_in_all[:, -heads:]), 1)  # [n, 2, H, D]
+        return query.unflatten(1, (heads, -1)), keys_values
+
+
+def _read_layer(layer: Any, pack: bool) -> _Layer:
+    attention, mlp = layer.self_attn, layer.mlp
+    return _Layer(
+        attention_norm=layer.input_layernorm,
+        qkv=Projection([attention.q_proj, attention.k_proj, attention.v_proj], pack),
+        query_norm=getattr(attention, "q_norm", None),
+        key_norm=getattr(attention, "k_norm", None),
+        output=Projection([attention.o_proj], pack),
+        mlp_norm=layer.post_attention_layernorm,
+        gate=Projection([mlp.gate_proj], pack),
+        up=Projection([mlp.up_proj], pack),
+        down=Projection([mlp.down_proj], pack),
+    )
+
+
+def _rotary_tables(model: CausalLM, num_positions: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """Cosine and signed sine [K, D] from the module's own rotary embedding; the sign does the half-rotation's minus."""
+    positions = torch.arange(num_positions, device=model.device)[None]
+    sample = torch.empty(0, dtype=model.dtype, device=model.device)
+    cosine, sine = model.base.model.rotary_emb(sample, positions)
+    sign = torch.ones(sine.shape[-1], dtype=sine.dtype, device=sine.device)
+    sign[: sine.shape[-1] // 2] = -1
+    return cosine[0], sine[0] * sign
+
+
+def cache_shape(model: CausalLM) -> CacheShape:
+    """How much one token of this model takes in the cache."""
+    config = model.base.config
+    head_width = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
+    return CacheShape(config.num_hidden_layers, config.num_key_value_heads, head_width)
+
+
+def is_supported(model: CausalLM) -> bool:
+    """Whether this decoder computes exactly what the module computes; every other model takes the general path."""
+    config = model.base.config
+    if type(model.base).__name__ not in CLASSES or config.hidden_act != "silu":
+        return False
+    if config.rope_parameters["rope_type"] not in STATIC_ROPE:
+        return False
+    if any(kind != "full_attention" for kind in getattr(config, "layer_types", None) or ()):
+        return False
+    return all(_is_plain(layer) for layer in _linear_layers(model))
+
+
+def _linear_layers(model: CausalLM) -> list[Any]:
+    found = [model.base.get_output_embeddings()]
+    for layer in model.base.model.layers:
+        attention, mlp = layer.self_attn, layer.mlp
+        found += [attention.q_proj, attention.k_proj, attention.v_proj, attention.o_proj]
+        found += [mlp.gate_proj, mlp.up_proj, mlp.down_proj]
+    return found
+
+
+def _is_plain(layer: Any) -> bool:
+    """A dense linear layer, or one LoRA adapter (not merged, not switched off, no variant) around it."""
+    if _is_adapted(layer):
+        single = len(layer.active_adapters) == 1 and not layer.disable_adapters and not layer.merged
+        return single and not layer.lora_variant and type(layer.base_layer) is torch.nn.Linear
+    return type(layer) is torch.nn.Linear
+
+
+def _can_pack(model: CausalLM) -> bool:
+    on_cpu = model.device.type == "cpu" and torch.backends.mkldnn.is_available()
+    return on_cpu and model.dtype in (torch.float32, torch.bfloat16)
+
+
+CLASSES = frozenset({"Qwen2ForCausalLM", "Qwen3ForCausalLM", "LlamaForCausalLM"})
+__all__ = ["CLASSES", "ROW_STEP", "TOKEN_STEP", "Decoder", "Projection", "cache_shape", "is_supported", "round_up"]
