@@ -75,6 +75,15 @@ def test_steps_given_on_the_command_line_are_not_stretched_by_a_budget() -> None
     assert not load_recipe("demo", ["budget.hours=1", "train.max_steps=3"]).budget.stretch
 
 
+def test_a_data_set_given_on_the_command_line_replaces_the_recipes_own() -> None:
+    assert load_recipe("open-rs3", ["data.path=x.jsonl"]).data.name is None
+    assert load_recipe("open-rs3", ["data.path=x.jsonl", "data.name=mine"]).data.name == "mine"
+
+
+def test_a_key_may_be_repeated_with_the_same_value(tmp_path: Path) -> None:
+    assert load_recipe(write(tmp_path / "twice.yaml", "train: {seed: 1, seed: 1}")).train.seed == 1
+
+
 def test_an_empty_file_is_the_defaults(tmp_path: Path) -> None:
     recipe = load_recipe(write(tmp_path / "empty.yaml", ""))
     assert recipe.model_copy(update={"name": "unnamed"}) == Recipe()

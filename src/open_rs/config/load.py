@@ -95,18 +95,19 @@ def merge(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
 def override(tree: Mapping[str, Any], overrides: Sequence[str]) -> dict[str, Any]:
     """Apply `a.b=value` assignments in order and note them in `because`.
 
-    `train.max_steps` given here also ends the run there: a budget may then shorten it, never stretch it.
+    What was said before of the same thing yields: `data.path=...` unsets `data.name`, and `train.max_steps=3` ends the
+    run there, so that a budget may shorten it but never stretch it.
     """
     result = _copy(tree)
     reasons = dict(result.get("because") or {})
-    for text in overrides:
-        dotted, value = _parse_override(text)
+    parsed = [_parse_override(text) for text in overrides]
+    given = {dotted for dotted, _ in parsed}
+    yielding = [(key, value, f"{cause} was {COMMAND_LINE}") for cause, key, value in YIELDS if cause in given - {key}]
+    assignments = [(dotted, value, COMMAND_LINE) for dotted, value in parsed]
+    for dotted, value, why in [*(row for row in yielding if row[0] not in given), *assignments]:
         _assign(result, dotted, value)
-        reasons = {key: why for key, why in reasons.items() if key != dotted and not key.startswith(dotted + ".")}
-        reasons[dotted] = COMMAND_LINE
-    if "train.max_steps" in reasons and reasons["train.max_steps"] == COMMAND_LINE and "budget.stretch" not in reasons:
-        _assign(result, "budget.stretch", False)
-        reasons["budget.stretch"] = "train.max_steps was set on the command line"
+        reasons = {key: text for key, text in reasons.items() if key != dotted and not key.startswith(dotted + ".")}
+        reasons[dotted] = why
     return {**result, "because": reasons}
 
 
@@ -175,13 +176,16 @@ def _label(path: Path) -> str:
 
 
 class _Loader(yaml.SafeLoader):
-    """YAML with the floats of YAML 1.2 (`1e-6` is a number) and without repeated keys."""
+    """YAML with the floats of YAML 1.2 (`1e-6` is a number), where a key has one value."""
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
-        keys = [self.construct_object(key, deep=True) for key, _ in node.value]
-        for key in keys:
-            if keys.count(key) > 1:
-                raise yaml.constructor.ConstructorError(None, None, f"`{key}` is given twice", node.start_mark)
+        seen: dict[Any, Any] = {}
+        for key_node, value_node in node.value:
+            key, value = self.construct_object(key_node, deep=True), self.construct_object(value_node, deep=True)
+            if key in seen and seen[key] != value:
+                problem = f"`{key}` is given twice, as {seen[key]!r} and as {value!r}; keep one"
+                raise yaml.constructor.ConstructorError(None, None, problem, node.start_mark)
+            seen[key] = value
         return super().construct_mapping(node, deep)
 
 
@@ -199,3 +203,11 @@ def _write_text(dumper: yaml.SafeDumper, text: str) -> yaml.ScalarNode:
 
 
 _Dumper.add_representer(str, _write_text)
+
+YIELDS: tuple[tuple[str, str, Any], ...] = (  # (given on the command line, the key that yields to it, its new value)
+    ("data.path", "data.name", None),
+    ("data.name", "data.path", None),
+    ("train.max_steps", "train.num_train_epochs", None),
+    ("train.max_steps", "budget.stretch", False),
+    ("train.num_train_epochs", "budget.stretch", False),
+)

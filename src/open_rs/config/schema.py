@@ -35,6 +35,7 @@ class ModelConfig(Section):
         "open-rs-tiny", description="Hub id, local directory, or `open-rs-tiny` (the embedded model)"
     )
     revision: str = "main"
+    chat_template: str | None = Field(None, description="Jinja text in place of the tokenizer's own template")
     dtype: Literal["auto", "float32", "bfloat16"] = "auto"
     device: str = Field("auto", description="auto, cpu, cuda, cuda:1, mps")
     attn_implementation: str | None = None
@@ -199,6 +200,9 @@ class TrainConfig(Section):
     """The length of the run, its memory settings (which never change the update) and what it saves."""
 
     max_steps: int = Field(500, ge=1)
+    num_train_epochs: float | None = Field(
+        None, gt=0, description="passes over the training problems; where it is set, it fixes the steps, not max_steps"
+    )
     prompts_per_step: int = Field(12, ge=1, description="problems a step over all processes (Q)")
     seed: int = Field(42, ge=0)
     tokens_per_micro_batch: int = Field(16_384, ge=1)
