@@ -71,8 +71,10 @@ class CausalLM:
 
 def _merged_weight(layer: Any) -> torch.Tensor:
     weight = layer.base_layer.weight
-    delta = sum(layer.get_delta_weight(name) for name in layer.active_adapters)
-    return (weight.float() + delta.float()).to(weight.dtype)
+    merged = weight.float()
+    for name in layer.active_adapters:
+        merged = merged + layer.get_delta_weight(name).float()
+    return merged.to(weight.dtype)
 
 
 def embedded_model_directory() -> Path:
@@ -117,7 +119,7 @@ def load_model(config: ModelConfig) -> CausalLM:
     dtype = resolve_dtype(config.dtype, device)
     tokenizer = load_tokenizer(config)
     try:
-        module = AutoModelForCausalLM.from_pretrained(
+        module: Any = AutoModelForCausalLM.from_pretrained(
             _location(config),
             revision=config.revision,
             dtype=dtype,
@@ -151,8 +153,7 @@ def stop_ids(module: Any, tokenizer: PreTrainedTokenizerBase) -> frozenset[int]:
     """Every token that ends a completion: those of the generation config, the model config and the tokenizer."""
     found: set[int] = set()
     for ids in (module.generation_config.eos_token_id, module.config.eos_token_id, tokenizer.eos_token_id):
-        if ids is not None:
-            found.update([ids] if isinstance(ids, int) else ids)
+        found.update([ids] if isinstance(ids, int) else ids or [])  # pyright: ignore[reportArgumentType]
     return frozenset(found)
 
 

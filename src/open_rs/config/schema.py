@@ -21,9 +21,9 @@ class Section(BaseModel):
 class LoraConfig(Section):
     """Low-rank adapters through PEFT; the base stays frozen and doubles as the KL reference."""
 
-    rank: int = Field(32, ge=1)
-    alpha: float = Field(64.0, gt=0)
-    dropout: float = Field(0.0, ge=0, lt=1)
+    rank: int = Field(default=32, ge=1)
+    alpha: float = Field(default=64.0, gt=0)
+    dropout: float = Field(default=0.0, ge=0, lt=1)
     target_modules: tuple[str, ...] | Literal["all-linear"] = "all-linear"
     use_rslora: bool = False
 
@@ -32,12 +32,12 @@ class ModelConfig(Section):
     """Which causal language model, from the Hub or a directory, and how it is held in memory."""
 
     name_or_path: str = Field(
-        "open-rs-tiny", description="Hub id, local directory, or `open-rs-tiny` (the embedded model)"
+        default="open-rs-tiny", description="Hub id, local directory, or `open-rs-tiny` (the embedded model)"
     )
     revision: str = "main"
-    chat_template: str | None = Field(None, description="Jinja text in place of the tokenizer's own template")
+    chat_template: str | None = Field(default=None, description="Jinja text in place of the tokenizer's own template")
     dtype: Literal["auto", "float32", "bfloat16"] = "auto"
-    device: str = Field("auto", description="auto, cpu, cuda, cuda:1, mps")
+    device: str = Field(default="auto", description="auto, cpu, cuda, cuda:1, mps")
     attn_implementation: str | None = None
     trust_remote_code: bool = False
     lora: LoraConfig | None = None
@@ -46,29 +46,31 @@ class ModelConfig(Section):
 class ArithmeticConfig(Section):
     """Difficulty of the generated arithmetic task (`data.name: arithmetic`)."""
 
-    min_operands: int = Field(2, ge=2, le=12)
-    max_operands: int = Field(4, ge=2, le=12)
-    max_digits: int = Field(2, ge=1, le=6)
-    operators: str = Field("+-", description="any of + - *")
-    num_problems: int = Field(4096, ge=1)
+    min_operands: int = Field(default=2, ge=2, le=12)
+    max_operands: int = Field(default=4, ge=2, le=12)
+    max_digits: int = Field(default=2, ge=1, le=6)
+    operators: str = Field(default="+-", description="any of + - *")
+    num_problems: int = Field(default=4096, ge=1)
     seed: int = 0
 
 
 class DataConfig(Section):
     """Where training problems come from, which columns to read, and which rows to leave out."""
 
-    name: str | None = Field(None, description="a source of `open-rs sources`, or a Hub data set id")
-    path: str | None = Field(None, description="local .json, .jsonl, .jsonl.gz, .parquet, or a curated directory")
+    name: str | None = Field(default=None, description="a source of `open-rs sources`, or a Hub data set id")
+    path: str | None = Field(
+        default=None, description="local .json, .jsonl, .jsonl.gz, .parquet, or a curated directory"
+    )
     revision: str | None = None
     config: str | None = None
     split: str = "train"
-    question_field: str | None = Field(None, description="guessed from the usual names when absent")
-    answer_field: str | None = Field(None, description="guessed from the usual names when absent")
-    limit: int | None = Field(None, ge=1)
+    question_field: str | None = Field(default=None, description="guessed from the usual names when absent")
+    answer_field: str | None = Field(default=None, description="guessed from the usual names when absent")
+    limit: int | None = Field(default=None, ge=1)
     shuffle: bool = True
     arithmetic: ArithmeticConfig = ArithmeticConfig()
     allow_contaminated: bool = Field(
-        False, description="train although the set's manifest shows overlap with a benchmark"
+        default=False, description="train although the set's manifest shows overlap with a benchmark"
     )
 
 
@@ -77,9 +79,9 @@ class PromptConfig(Section):
 
     system: str | None = None
     user_template: str = Field(
-        "{question}", description="`{question}` is replaced; other braces reach the model as they are"
+        default="{question}", description="`{question}` is replaced; other braces reach the model as they are"
     )
-    max_prompt_length: int = Field(512, ge=1, description="tokens; longer problems are dropped and counted")
+    max_prompt_length: int = Field(default=512, ge=1, description="tokens; longer problems are dropped and counted")
 
     @model_validator(mode="after")
     def _has_place_for_the_question(self) -> Self:
@@ -92,12 +94,14 @@ class VllmConfig(Section):
     """vLLM, inside this process (`server_url: null`) or behind a running `vllm serve`."""
 
     server_url: str | None = None
-    gpu_memory_utilization: float = Field(0.3, gt=0, le=1)
+    gpu_memory_utilization: float = Field(default=0.3, gt=0, le=1)
     enforce_eager: bool = False
-    max_model_len: int | None = Field(None, ge=1)
-    tensor_parallel_size: int = Field(1, ge=1)
+    max_model_len: int | None = Field(default=None, ge=1)
+    tensor_parallel_size: int = Field(default=1, ge=1)
     sleep: bool = True
-    weight_directory: str | None = Field(None, description="a directory that this process and the server both see")
+    weight_directory: str | None = Field(
+        default=None, description="a directory that this process and the server both see"
+    )
 
 
 class EndpointConfig(Section):
@@ -107,24 +111,24 @@ class EndpointConfig(Section):
     model: str | None = None
     api_key_env: str = "OPENAI_API_KEY"
     api: Literal["completions", "chat"] = "completions"
-    max_concurrent: int = Field(32, ge=1)
-    timeout_seconds: float = Field(600.0, gt=0)
-    max_retries: int = Field(6, ge=0)
+    max_concurrent: int = Field(default=32, ge=1)
+    timeout_seconds: float = Field(default=600.0, gt=0)
+    max_retries: int = Field(default=6, ge=0)
 
 
 class RolloutConfig(Section):
     """How completions are sampled."""
 
     engine: Literal["local", "vllm", "endpoint", "scripted"] = "local"
-    num_generations: int = Field(8, ge=2, description="samples a problem (G)")
-    max_completion_length: int = Field(1024, ge=1, description="tokens")
-    temperature: float = Field(1.0, ge=0)
-    top_p: float = Field(1.0, gt=0, le=1)
-    top_k: int = Field(0, ge=0, description="0: off")
-    min_p: float = Field(0.0, ge=0, le=1)
-    max_concurrent: int = Field(64, ge=1, description="sequences decoded side by side (local engine)")
+    num_generations: int = Field(default=8, ge=2, description="samples a problem (G)")
+    max_completion_length: int = Field(default=1024, ge=1, description="tokens")
+    temperature: float = Field(default=1.0, ge=0)
+    top_p: float = Field(default=1.0, gt=0, le=1)
+    top_k: int = Field(default=0, ge=0, description="0: off")
+    min_p: float = Field(default=0.0, ge=0, le=1)
+    max_concurrent: int = Field(default=64, ge=1, description="sequences decoded side by side (local engine)")
     cache_tokens: int | None = Field(
-        None, ge=1, description="key/value cache in tokens; absent: room for max_concurrent sequences"
+        default=None, ge=1, description="key/value cache in tokens; absent: room for max_concurrent sequences"
     )
     vllm: VllmConfig = VllmConfig()
     endpoint: EndpointConfig = EndpointConfig()
@@ -145,8 +149,8 @@ class RewardConfig(Section):
         RewardTermConfig(name="format"),
         RewardTermConfig(name="accuracy", weight=2.0),
     )
-    grader_workers: int = Field(2, ge=1)
-    grader_timeout_seconds: float = Field(5.0, gt=0)
+    grader_workers: int = Field(default=2, ge=1)
+    grader_timeout_seconds: float = Field(default=5.0, gt=0)
     allow_constant_reward: bool = False
 
 
@@ -161,17 +165,19 @@ class AlgorithmConfig(Section):
     loss_type: Literal["grpo", "dapo", "dr_grpo", "release"] = "dapo"
     objective: Literal["clip", "cispo"] = "clip"
     importance_sampling_level: Literal["token", "sequence"] = "token"
-    epsilon: float = Field(0.2, gt=0)
-    epsilon_high: float | None = Field(None, gt=0, description="absent: equal to epsilon")
-    delta: float | None = Field(None, gt=1, description="upper bound of the ratio where the advantage is negative")
+    epsilon: float = Field(default=0.2, gt=0)
+    epsilon_high: float | None = Field(default=None, gt=0, description="absent: equal to epsilon")
+    delta: float | None = Field(
+        default=None, gt=1, description="upper bound of the ratio where the advantage is negative"
+    )
     scale_rewards: Literal["group", "batch", "none"] = "group"
     leave_one_out: bool = False
     mask_truncated_completions: bool = False
-    beta: float = Field(0.0, ge=0, description="weight of the KL term (k3) against the starting model")
-    num_iterations: int = Field(1, ge=1, description="passes over one batch of rollouts")
-    num_minibatches: int = Field(1, ge=1, description="optimiser steps in one pass")
+    beta: float = Field(default=0.0, ge=0, description="weight of the KL term (k3) against the starting model")
+    num_iterations: int = Field(default=1, ge=1, description="passes over one batch of rollouts")
+    num_minibatches: int = Field(default=1, ge=1, description="optimiser steps in one pass")
     sampler_correction_cap: float | None = Field(
-        2.0, gt=1, description="truncation of the sampler/learner weight; absent: none"
+        default=2.0, gt=1, description="truncation of the sampler/learner weight; absent: none"
     )
 
     @model_validator(mode="after")
@@ -185,37 +191,41 @@ class OptimizerConfig(Section):
     """AdamW with fp32 master weights, and its schedule."""
 
     name: Literal["adamw", "adamw_8bit"] = "adamw"
-    learning_rate: float = Field(1e-6, gt=0)
-    weight_decay: float = Field(0.0, ge=0)
-    adam_beta1: float = Field(0.9, ge=0, lt=1)
-    adam_beta2: float = Field(0.999, ge=0, lt=1)
-    adam_epsilon: float = Field(1e-8, gt=0)
-    max_grad_norm: float = Field(1.0, gt=0)
+    learning_rate: float = Field(default=1e-6, gt=0)
+    weight_decay: float = Field(default=0.0, ge=0)
+    adam_beta1: float = Field(default=0.9, ge=0, lt=1)
+    adam_beta2: float = Field(default=0.999, ge=0, lt=1)
+    adam_epsilon: float = Field(default=1e-8, gt=0)
+    max_grad_norm: float = Field(default=1.0, gt=0)
     lr_scheduler_type: str = "cosine_with_min_lr"
-    warmup_ratio: float = Field(0.1, ge=0, le=1)
-    min_lr_rate: float = Field(0.1, ge=0, le=1)
+    warmup_ratio: float = Field(default=0.1, ge=0, le=1)
+    min_lr_rate: float = Field(default=0.1, ge=0, le=1)
 
 
 class TrainConfig(Section):
     """The length of the run, its memory settings (which never change the update) and what it saves."""
 
-    max_steps: int = Field(500, ge=1)
+    max_steps: int = Field(default=500, ge=1)
     num_train_epochs: float | None = Field(
-        None, gt=0, description="passes over the training problems; where it is set, it fixes the steps, not max_steps"
+        default=None,
+        gt=0,
+        description="passes over the training problems; where it is set, it fixes the steps, not max_steps",
     )
-    prompts_per_step: int = Field(12, ge=1, description="problems a step over all processes (Q)")
-    seed: int = Field(42, ge=0)
-    tokens_per_micro_batch: int = Field(16_384, ge=1)
+    prompts_per_step: int = Field(default=12, ge=1, description="problems a step over all processes (Q)")
+    seed: int = Field(default=42, ge=0)
+    tokens_per_micro_batch: int = Field(default=16_384, ge=1)
     logprob_chunk_tokens: int = Field(
-        1024, ge=1, description="rows of hidden states that meet the output head at a time"
+        default=1024, ge=1, description="rows of hidden states that meet the output head at a time"
     )
     gradient_checkpointing: bool = False
     packing: bool = False
-    save_steps: int = Field(50, ge=1)
-    save_minutes: float = Field(15.0, gt=0, description="a checkpoint is also written when this much time has passed")
-    keep_checkpoints: int = Field(2, ge=1)
+    save_steps: int = Field(default=50, ge=1)
+    save_minutes: float = Field(
+        default=15.0, gt=0, description="a checkpoint is also written when this much time has passed"
+    )
+    keep_checkpoints: int = Field(default=2, ge=1)
     save_rollouts: bool = True
-    report_to: tuple[str, ...] = Field((), description="trackers of accelerate: wandb, tensorboard, ...")
+    report_to: tuple[str, ...] = Field(default=(), description="trackers of accelerate: wandb, tensorboard, ...")
     selection: Literal["shuffle", "pass_rate"] = "shuffle"
 
 
@@ -226,38 +236,46 @@ class ValidationConfig(Section):
     step and after the last, all of them are sampled `samples` times and once greedily, for the proof.
     """
 
-    num_problems: int = Field(0, ge=0, description="0: no validation, no proof")
-    samples: int = Field(8, ge=1, description="samples a problem before and after training")
-    every_steps: int = Field(50, ge=1)
-    curve_problems: int = Field(64, ge=1)
-    curve_samples: int = Field(1, ge=1)
-    temperature: float = Field(0.6, ge=0)
-    top_p: float = Field(0.95, gt=0, le=1)
+    num_problems: int = Field(default=0, ge=0, description="0: no validation, no proof")
+    samples: int = Field(default=8, ge=1, description="samples a problem before and after training")
+    every_steps: int = Field(default=50, ge=1)
+    curve_problems: int = Field(default=64, ge=1)
+    curve_samples: int = Field(default=1, ge=1)
+    temperature: float = Field(default=0.6, ge=0)
+    top_p: float = Field(default=0.95, gt=0, le=1)
 
 
 class GuardConfig(Section):
     """Alarms that stop or roll back a run before it is lost. A limit that is absent is not watched."""
 
     action: Literal["rollback", "stop", "warn"] = "rollback"
-    max_sampler_kl: float | None = Field(0.1, gt=0, description="KL between sampler and learner on the sampled tokens")
-    max_kl: float | None = Field(None, gt=0)
-    max_grad_norm: float | None = Field(None, gt=0)
-    max_truncated: float | None = Field(None, gt=0, le=1)
-    accuracy_drop: float | None = Field(None, gt=0, le=1, description="below the best smoothed training accuracy")
-    patience: int = Field(5, ge=1, description="steps in a row before an alarm acts")
-    max_rollbacks: int = Field(3, ge=0)
+    max_sampler_kl: float | None = Field(
+        default=0.1, gt=0, description="KL between sampler and learner on the sampled tokens"
+    )
+    max_kl: float | None = Field(default=None, gt=0)
+    max_grad_norm: float | None = Field(default=None, gt=0)
+    max_truncated: float | None = Field(default=None, gt=0, le=1)
+    accuracy_drop: float | None = Field(
+        default=None, gt=0, le=1, description="below the best smoothed training accuracy"
+    )
+    patience: int = Field(default=5, ge=1, description="steps in a row before an alarm acts")
+    max_rollbacks: int = Field(default=3, ge=0)
 
 
 class BudgetConfig(Section):
     """What may be spent. Any limit that is set binds; steps and schedule are fitted to the tightest."""
 
-    usd: float | None = Field(None, gt=0)
-    gpu_hour_usd: float | None = Field(None, gt=0)
-    gpus: int = Field(1, ge=1)
-    hours: float | None = Field(None, gt=0)
-    tokens: int | None = Field(None, gt=0, description="sampled tokens")
-    stretch: bool = Field(True, description="more steps than train.max_steps where the budget has room for them")
-    reserve_for_evaluation: float = Field(0.1, ge=0, lt=1, description="share kept for the evaluation at the end")
+    usd: float | None = Field(default=None, gt=0)
+    gpu_hour_usd: float | None = Field(default=None, gt=0)
+    gpus: int = Field(default=1, ge=1)
+    hours: float | None = Field(default=None, gt=0)
+    tokens: int | None = Field(default=None, gt=0, description="sampled tokens")
+    stretch: bool = Field(
+        default=True, description="more steps than train.max_steps where the budget has room for them"
+    )
+    reserve_for_evaluation: float = Field(
+        default=0.1, ge=0, lt=1, description="share kept for the evaluation at the end"
+    )
 
     @model_validator(mode="after")
     def _dollars_need_a_price(self) -> Self:

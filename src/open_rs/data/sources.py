@@ -267,6 +267,7 @@ def _by_hub_id(name: str) -> Source | None:
 
 def _load_hub(config: DataConfig, source: Source | None) -> Loaded:
     import datasets
+    import datasets.exceptions
 
     assert config.name is not None
     hub_id = config.name if source is None else source.hub_id

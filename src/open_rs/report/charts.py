@@ -15,7 +15,7 @@ from matplotlib.figure import Figure
 
 INK = "#123456"  # never seen: replaced by `currentColor`
 BEFORE, AFTER, THIRD, FOURTH = "#8a8f98", "#0b7a75", "#c2571a", "#6a4fb6"
-STYLE = {
+STYLE: dict[Any, Any] = {
     "svg.fonttype": "none",
     "svg.hashsalt": "open-rs",
     "font.family": "sans-serif",

@@ -119,7 +119,7 @@ def _interval_chart(summary: Mapping[str, Any]) -> str:
     bars = []
     for name, sides in summary["sets"].items():
         for when, colour in (("base", BEFORE), ("trained", AFTER)):
-            label = f"{SETS.get(name, name).split(' than')[0]}, {'before' if when == 'base' else 'after'}"
+            label = f"{str(SETS.get(name, name)).split(' than')[0]}, {'before' if when == 'base' else 'after'}"
             bars.append(Bar(label, sides[when]["avg"], *sides[when]["ci95"], colour=colour))
     return charts.intervals("Right answers, sampled, with 95 % intervals over problems", bars)
 

@@ -80,8 +80,8 @@ class Guard:
         now = row.get("accuracy")
         if now is None:
             return
-        self.accuracy = now if self.accuracy is None else SMOOTHING * self.accuracy + (1 - SMOOTHING) * now
-        self.best_accuracy = max(self.best_accuracy, self.accuracy)
+        smoothed = now if self.accuracy is None else SMOOTHING * self.accuracy + (1 - SMOOTHING) * now
+        self.accuracy, self.best_accuracy = smoothed, max(self.best_accuracy, smoothed)
 
     def _act(self, why: str) -> Alarm:
         if self.config.action == "warn":
