@@ -62,7 +62,7 @@ class Live:
         self.seconds = [*self.seconds[-19:], row["seconds"]]
         left = (row["last_step"] - row["step"]) * sum(self.seconds) / len(self.seconds)
         numbers = "  ".join(f"{heading} {form.format(row[key])}" for key, heading, form in COLUMNS if key in row)
-        self._show("training", row["step"], row["last_step"], numbers, left)
+        self._show("training", row["step"], row["last_step"], f"{numbers}  {row['spent']}".strip(), left)
         if "validation_accuracy" in row:
             self._line(f"step {row['step']}: {row['validation_accuracy']:.1%} right on held-out problems")
 

@@ -11,8 +11,6 @@ from typing import Any, Self
 
 import torch
 from open_rs.rewards import Term, build_terms
-from open_rs.train.budget import Budget, planned_steps
-from open_rs.train.policy import Policy
 
 from open_rs.config.schema import Recipe
 from open_rs.grading import Grader
@@ -21,8 +19,10 @@ from open_rs.rollout import build_engine
 from open_rs.rollout.engine import Engine, Request, Sampling
 from open_rs.run_dir import RunDir
 from open_rs.train import checkpoint
+from open_rs.train.budget import Budget, planned_steps
 from open_rs.train.guard import Alarm, Guard
 from open_rs.train.phases import Phases
+from open_rs.train.policy import Policy
 from open_rs.train.pool import Pool, build_pool
 from open_rs.train.schedule import build_schedule
 from open_rs.train.selection import Selection, build_selection
@@ -76,7 +76,14 @@ class Parts:
                 ranks.num_processes,
             )
             steps = planned_steps(recipe.train, len(pool.training))
-            budget = Budget.open(recipe.budget, steps, run if ranks.is_main_process else None, started)
+            most_tokens = recipe.rollout.num_generations * recipe.rollout.max_completion_length
+            budget = Budget.open(
+                recipe.budget,
+                steps,
+                run if ranks.is_main_process else None,
+                started=started,
+                most_tokens_per_step=recipe.train.prompts_per_step * most_tokens,
+            )
             opened.pop_all()
         guard = Guard(recipe.guard)
         return cls(recipe, run, policy, engine, grader, terms, pool, selection, budget, guard, schedule, observe)
@@ -94,6 +101,17 @@ class Parts:
         return self.policy.accelerator.is_main_process
 
     # What a step needs
+
+    def goes_on(self, step: int) -> bool:
+        """Whether the budget has room for this step; the main process decides for all."""
+        return self._as_main_says(lambda: float(self.budget.goes_on(step))) > 0
+
+    def progress(self, step: int) -> float:
+        """The share of the run that will be done when this step ends."""
+        return self._as_main_says(lambda: self.budget.progress(step))
+
+    def _as_main_says(self, ask: Callable[[], float]) -> float:
+        return self.sum_over_processes({"answer": ask() if self.is_main else 0.0})["answer"]
 
     def requests(self, problems: Sequence[Problem]) -> list[Request]:
         """`num_generations` samples of each problem."""
@@ -147,7 +165,8 @@ class Parts:
         """Append a step's metrics and show them."""
         if self.is_main:
             self.run.append("metrics.jsonl", row)
-        self.observe("step", {**row, "last_step": self.budget.last_step})
+        spent = str(self.budget.spending(row["step"])) if self.budget.limits.bind else ""
+        self.observe("step", {**row, "last_step": self.budget.last_step, "spent": spent})
 
     def alarm(self, alarm: Alarm) -> None:
         """Record what the guard decided, and say it."""
@@ -182,14 +201,16 @@ class Parts:
         """After every `save_steps` steps, and whenever `save_minutes` have passed on the main process."""
         if step % self.recipe.train.save_steps == 0:
             return True
-        late = time.monotonic() - self.saved_at > 60 * self.recipe.train.save_minutes
-        return self.sum_over_processes({"late": float(late and self.is_main)})["late"] > 0
+        seconds = 60 * self.recipe.train.save_minutes
+        return self._as_main_says(lambda: float(time.monotonic() - self.saved_at > seconds)) > 0
 
     def save(self, step: int) -> None:
         """Write a checkpoint from which step `step` runs next."""
+        started = time.perf_counter()
         state = {"guard": self.guard.state()}
         checkpoint.save(self.run, self.policy, step, state, self.recipe.train.keep_checkpoints)
         self.saved_at = time.monotonic()
+        self.budget.charge({"save": time.perf_counter() - started})
 
     def resume(self) -> int:
         """Take up the newest whole checkpoint and forget what was logged after it; returns the next step to run."""

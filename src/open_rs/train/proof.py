@@ -6,6 +6,7 @@ trained on, so that sharpening can be told from learning.
 
 from __future__ import annotations
 
+import time
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -13,7 +14,6 @@ from open_rs.evaluate.compare import paired
 from open_rs.evaluate.protocols import Protocol, protocol_of_recipe
 from open_rs.evaluate.result import BenchmarkResult, Evaluation
 from open_rs.evaluate.run import evaluate
-
 from open_rs.train.parts import Parts
 
 PASS_AT = 8
@@ -48,6 +48,7 @@ def validate(parts: Parts, step: int) -> dict[str, Any]:
     """A point of the validation curve: accuracy with its interval on the first held-out problems."""
     settings = parts.recipe.validation
     problems = parts.pool.held_out["held_out"][: settings.curve_problems]
+    started = time.perf_counter()
     parts.engine.load(parts.policy.model, version=step)
     evaluation = evaluate(
         parts.engine,
@@ -58,6 +59,7 @@ def validate(parts: Parts, step: int) -> dict[str, Any]:
         grader=parts.grader,
     )
     result = evaluation.benchmarks["held_out"]
+    parts.budget.charge({"validate": time.perf_counter() - started})
     return {"validation_accuracy": result.avg, "validation_ci95": [result.ci95.low, result.ci95.high]}
 
 

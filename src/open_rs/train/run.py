@@ -55,10 +55,18 @@ def _run(recipe: Recipe, run: RunDir, observe: Observe) -> dict[str, Any]:
         summary = {"name": recipe.name, "steps": step, "seed": recipe.train.seed}
         if base is not None and trained is not None:
             summary |= proof.summarise(base, trained)
-        summary |= parts.budget.totals()
+        summary |= _spent(parts)
         if parts.is_main:
             run.write_json("summary.json", summary)
         return summary
+
+
+def _spent(parts: Parts) -> dict[str, Any]:
+    """Seconds, in total and by phase, dollars where a price is known, and tokens by kind."""
+    totals = parts.budget.totals()
+    phases = {name: phase["seconds"] for name, phase in totals["phases"].items()}
+    seconds = {"total": totals["seconds"], **phases, "other": totals["unexplained_seconds"]}
+    return {"seconds": seconds, "usd": totals["usd"], "tokens": totals["tokens"]}
 
 
 def _measure(parts: Parts, when: str) -> proof.Measured | None:
