@@ -1,1 +1,1 @@
-"""The verbs for notebooks: `from open_rs import train, evaluate, curate, grade`. Each is what the command of that name does."""
+"""The verbs for notebooks: `from open_rs import train, evaluate, curate, grade`. Each does what its command does."""

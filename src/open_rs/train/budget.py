@@ -227,6 +227,8 @@ class Budget:
         self.ledger.add(row)
         if row["step"] is not None:
             self.pacer.watch(row["elapsed"], row["seconds"], row["tokens"].get("sampled", 0))
+        else:
+            self.pacer.watch_lumps(row["seconds"])
 
     def _steps_that_fit(self, step: int) -> float:
         planned = float(self.max_steps - step)

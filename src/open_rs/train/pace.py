@@ -101,14 +101,19 @@ class Pacer:
 
     def watch(self, elapsed: float, seconds: Mapping[str, float], tokens: int) -> None:
         """Learn from one step."""
-        lumps = {phase: seconds[phase] for phase in LUMPS if phase in seconds}
-        self.lumps |= lumps
-        self.lump_seconds += sum(lumps.values())
+        lump_seconds = self.watch_lumps(seconds)
         self.steps_seen += 1
-        self._seconds.append(max(0.0, elapsed - sum(lumps.values())))
+        self._seconds.append(max(0.0, elapsed - lump_seconds))
         self._tokens.append(tokens)
         if len(self._seconds) >= MEMORY_STEPS // 2:
             self._fastest = min(self._fastest, self._seconds_per_token(MEMORY_STEPS))
+
+    def watch_lumps(self, seconds: Mapping[str, float]) -> float:
+        """Learn from what fell due in or after a step; returns the seconds of it."""
+        lumps = {phase: seconds[phase] for phase in LUMPS if phase in seconds}
+        self.lumps |= lumps
+        self.lump_seconds += sum(lumps.values())
+        return sum(lumps.values())
 
     def pace(self, evaluation_seconds: float) -> Pace | None:
         """What steps cost now; None where nothing is known yet."""
