@@ -191,7 +191,7 @@ def _numbers(text: str) -> str:
     text = _SCIENTIFIC.sub(r"\1 \\cdot 10^{\2}", text)
     text = _POWER_OF_TEN.sub(r"^{\1}", text)
     text = text.replace(r"\times", r"\cdot")
-    text = re.sub(r"(?<![\d.\\a-zA-Z_])0+(?=\d)", "", text)
+    text = re.sub(r"(?<![\d.\\a-zA-Z_])(?<!\d,)0+(?=\d)", "", text)
     text = re.sub(r"(?<!\d)\.(?=\d)", "0.", text)
     return re.sub(r"(?<=\d)\.(?!\d)(?=\s*/|\s*$)", "", text)
 

@@ -142,7 +142,7 @@ def _points(symbols: list[Symbol]) -> list[tuple[dict[Symbol, Any], bool]]:
     points = []
     for index in range(2 * _NUM_POINTS):
         positive = index < _NUM_POINTS
-        values = (Rational(noise.randint(300, 3000), 997) * (1 if positive else noise.choice((1, -1))) for _ in symbols)
+        values = (Rational(noise.randint(300, 9000), 997) * (1 if positive else noise.choice((1, -1))) for _ in symbols)
         points.append((dict(zip(symbols, values, strict=True)), positive))
     return points
 

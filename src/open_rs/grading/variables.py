@@ -38,6 +38,7 @@ def _spell(match: re.Match[str]) -> str:
     found = match.group()
     if found in _CONSTANTS or _is_command(found):
         return found
+    found = re.sub(r"\\text\{([^{}]*)\}", r"\1", found)
     letters = re.sub(r"[A-Z]", lambda m: "up" + m.group().lower(), found.replace("'", "prime"))
     name = re.sub(r"[^a-zA-Z0-9]", "", letters.replace("_", "sub"))
     return f"v_{{{name}}}" if name else " "
