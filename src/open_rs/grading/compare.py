@@ -1,0 +1,184 @@
+r"""Owns the comparison of two normalised answers: structure first, exact leaves next, and a question to symbolic mathematics last.
+
+The same walk runs twice: in the calling process with exact leaves only, where `Undecided` means "ask a worker", and in a
+worker with symbolic leaves.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from fractions import Fraction
+from functools import lru_cache
+
+from open_rs.grading.rational import TooLargeError, rational
+from open_rs.grading.shape import Bracketed, Equation, Leaf, Many, Shape, shape_of
+
+LeafEqual = Callable[[str, str, "float | None"], bool]
+_THOUSANDS = re.compile(r"[-+]?\d{1,3}(?:,\d{3})+(?:\.\d+)?")
+_WORDS = re.compile(r"(?:\\text\{[^{}]*\}|[\s.,'()-])+|\(?[A-Za-z]{4,}(?:[ '-][A-Za-z]+)*\)?|[A-Za-z]+(?: [A-Za-z]+)+")
+_CHOICE = re.compile(r"\(?([A-Z])\)?")
+_CHOICE_WITH_VALUE = re.compile(r"(?:\\text\{\s*)?(?:\(([A-Z])\)|([A-Z])[).:])(?![(])\s*\}?.*", re.DOTALL)
+_MAX_UNORDERED = 200
+
+
+class Undecided(Exception):  # noqa: N818 (control flow, not an error)
+    """Exact rules can't tell; symbolic mathematics might."""
+
+
+def equal(gold: str, answer: str, leaf_equal: LeafEqual, relative_tolerance: float | None = None) -> bool:
+    """Whether a normalised answer equals a normalised gold. Raises what `leaf_equal` raises."""
+    if gold == answer:
+        return True
+    choice = _CHOICE.fullmatch(gold)
+    if choice and (stated := _CHOICE_WITH_VALUE.fullmatch(answer)):
+        return (stated[1] or stated[2]) == choice[1]
+    return _Comparison(leaf_equal, relative_tolerance).shapes(shape_of(gold), shape_of(answer), gold, answer)
+
+
+def exact_leaf(gold: str, answer: str, relative_tolerance: float | None) -> bool:
+    """Compare strings, words and fractions; raises `Undecided` where that is not enough."""
+    if gold == answer:
+        return True
+    gold_words, answer_words = words(gold), words(answer)
+    if gold_words is not None and answer_words is not None:
+        return gold_words == answer_words
+    gold_values, answer_values = values(gold), values(answer)
+    if gold_values and answer_values:
+        return _any_close(gold_values, answer_values, relative_tolerance)
+    if (gold_values and answer_words) or (gold_words and answer_values):
+        return False
+    raise Undecided
+
+
+def words(text: str) -> str | None:
+    """The words of an answer that holds nothing else, in lower case; None for mathematics."""
+    choice = _CHOICE.fullmatch(text)
+    if choice:
+        return choice[1].lower()
+    if not _WORDS.fullmatch(text):
+        return None
+    bare = re.sub(r"\\text\{([^{}]*)\}", r" \1 ", text)
+    return " ".join(re.sub(r"[^\w\s]", " ", bare).lower().split()) or None
+
+
+@lru_cache(maxsize=1 << 16)
+def values(text: str) -> tuple[Fraction, ...]:
+    """What number a text may mean; a percentage means `p` and `p/100`. Empty where it is no rational number.
+
+    Raises `TooLargeError` (not cached) for numbers beyond reach.
+    """
+    if _THOUSANDS.fullmatch(text):
+        text = text.replace(",", "")
+    if text.endswith("%"):
+        value = rational(text[:-1])
+        return () if value is None else (value, value / 100)
+    value = rational(text)
+    return () if value is None else (value,)
+
+
+def _any_close(golds: tuple[Fraction, ...], answers: tuple[Fraction, ...], relative_tolerance: float | None) -> bool:
+    if len(golds) == len(answers) == 2:
+        golds, answers = golds[:1], answers[:1]
+    if relative_tolerance is None:
+        return any(gold == answer for gold in golds for answer in answers)
+    tolerance = Fraction(relative_tolerance)
+    return any(abs(gold - answer) <= tolerance * abs(gold) for gold in golds for answer in answers)
+
+
+class _Comparison:
+    """One walk over two shapes."""
+
+    def __init__(self, leaf_equal: LeafEqual, relative_tolerance: float | None) -> None:
+        self._leaf_equal = leaf_equal
+        self._relative_tolerance = relative_tolerance
+
+    def shapes(self, gold: Shape, answer: Shape, gold_text: str, answer_text: str) -> bool:
+        if self._as_thousands(gold, answer, gold_text, answer_text):
+            return True
+        return self._pair(gold, answer)
+
+    def _as_thousands(self, gold: Shape, answer: Shape, gold_text: str, answer_text: str) -> bool:
+        """`1,234` may be a number or a list; it is the number if the other side is that number."""
+        if not (_THOUSANDS.fullmatch(gold_text) or _THOUSANDS.fullmatch(answer_text)):
+            return False
+        if isinstance(gold, Leaf) or isinstance(answer, Leaf):
+            golds, answers = values(gold_text), values(answer_text)
+            return bool(golds and answers) and _any_close(golds, answers, self._relative_tolerance)
+        return False
+
+    def _pair(self, gold: Shape, answer: Shape) -> bool:
+        if isinstance(answer, Equation) or isinstance(gold, Equation):
+            return self._equations(gold, answer)
+        if isinstance(gold, Leaf) and isinstance(answer, Leaf):
+            return self._leaf_equal(gold.text, answer.text, self._relative_tolerance)
+        if isinstance(gold, Bracketed) and isinstance(answer, Bracketed):
+            return (
+                (gold.left, gold.right) == (answer.left, answer.right)
+                and self._pair(gold.start, answer.start)
+                and self._pair(gold.end, answer.end)
+            )
+        return self._several(_as_many(gold), _as_many(answer))
+
+    def _several(self, gold: Many | None, answer: Many | None) -> bool:
+        if gold is None or answer is None:
+            return False
+        if len(gold.parts) != len(answer.parts):
+            return False
+        if "union" in (gold.kind, answer.kind) and gold.kind != answer.kind:
+            return False
+        if gold.kind in _UNORDERED and answer.kind in _UNORDERED:
+            return self._unordered(gold.parts, answer.parts)
+        return all(self._pair(g, a) for g, a in zip(gold.parts, answer.parts, strict=True))
+
+    def _unordered(self, golds: tuple[Shape, ...], answers: tuple[Shape, ...]) -> bool:
+        """Match each gold part with a different answer part; equality is transitive, so the first match will do."""
+        left = list(answers)
+        for gold in golds:
+            if gold in left:
+                left.remove(gold)
+                continue
+            if len(golds) > _MAX_UNORDERED:
+                return False
+            found = self._first_match(gold, left)
+            if found is None:
+                return False
+            left.pop(found)
+        return True
+
+    def _first_match(self, gold: Shape, candidates: list[Shape]) -> int | None:
+        undecided = False
+        for index, candidate in enumerate(candidates):
+            try:
+                if self._pair(gold, candidate):
+                    return index
+            except Undecided:
+                undecided = True
+        if undecided:
+            raise Undecided
+        return None
+
+    def _equations(self, gold: Shape, answer: Shape) -> bool:
+        if not isinstance(answer, Equation):
+            assert isinstance(gold, Equation)
+            return self._pair(gold.sides[-1], answer) if _is_assignment(gold) else False
+        if not isinstance(gold, Equation):
+            return self._pair(gold, answer.sides[-1])
+        if _is_assignment(gold) and _is_assignment(answer) and gold.sides[0] == answer.sides[0]:
+            return self._pair(gold.sides[-1], answer.sides[-1])
+        raise Undecided
+
+
+def _as_many(shape: Shape) -> Many | None:
+    if isinstance(shape, Bracketed):
+        return Many("tuple", (shape.start, shape.end)) if (shape.left, shape.right) == ("(", ")") else None
+    return shape if isinstance(shape, Many) else None
+
+
+def _is_assignment(equation: Equation) -> bool:
+    first = equation.sides[0]
+    return isinstance(first, Leaf) and re.fullmatch(_ASSIGNED, first.text) is not None
+
+
+_ASSIGNED = r"(?:\\?[a-zA-Z]+|\\text\{[^{}]*\})(?:_(?:\{.*\}|\w+))?(?:\^\{\\prime\}|')*(?:\([^()]*\))?"
+_UNORDERED = frozenset({"list", "set", "union"})

@@ -1,0 +1,226 @@
+r"""Owns the one spelling that answers and golds are brought to before anything compares them.
+
+The result is LaTeX without decoration: `\dfrac12`, `½` and `\frac{1}{2}` become `\frac{1}{2}`; `\left(` becomes `(`; units,
+degrees, dollar signs and thousands separators go; words stay inside `\text{}`.
+"""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+from functools import lru_cache
+
+from open_rs.grading.units import UNIT_PATTERN
+
+MAX_LENGTH = 4000  # characters; longer answers are compared as they stand
+_PLAIN = re.compile(r"-?(?:0|[1-9]\d*)(?:\.\d+)?")
+
+_UNICODE = str.maketrans(
+    {
+        "−": "-", "–": "-", "—": "-", "‐": "-", "‑": "-", "﹣": "-", "－": "-", "⁄": "/", "∕": "/",
+        "×": r"\times ", "⋅": r"\cdot ", "·": r"\cdot ", "∙": r"\cdot ", "÷": r"\div ", "∗": "*",
+        "π": r"\pi ", "α": r"\alpha ", "β": r"\beta ", "γ": r"\gamma ", "θ": r"\theta ", "λ": r"\lambda ",
+        "μ": r"\mu ", "ω": r"\omega ", "φ": r"\phi ", "σ": r"\sigma ", "τ": r"\tau ", "δ": r"\delta ",
+        "∞": r"\infty ", "≤": r"\le ", "≥": r"\ge ", "≠": r"\ne ", "⩽": r"\le ", "⩾": r"\ge ", "≈": r"\approx ",
+        "∪": r"\cup ", "∩": r"\cap ", "∅": r"\emptyset ", "∈": r"\in ", "±": r"\pm ", "∖": r"\setminus ",
+        "ℝ": r"\mathbb{R}", "ℤ": r"\mathbb{Z}", "ℕ": r"\mathbb{N}", "ℚ": r"\mathbb{Q}", "ℂ": r"\mathbb{C}",
+        "°": r"^\circ ", "º": r"^\circ ", "′": "'", "’": "'", "‘": "'", "“": '"', "”": '"', "，": ",", "；": ";",
+        "（": "(", "）": ")", "：": ":", "。": ".", "∶": ":", "⟨": r"\langle ", "⟩": r"\rangle ", "⌊": r"\lfloor ",
+        "⌋": r"\rfloor ", "⌈": r"\lceil ", "⌉": r"\rceil ", "\u200b": "", "\ufeff": "", "\u2061": "",
+        "\u2062": "", "\u2063": ",",
+    }
+)  # fmt: skip
+_SUPERSCRIPTS = str.maketrans("⁰¹²³⁴⁵⁶⁷⁸⁹⁺⁻ⁿⁱ", "0123456789+-ni")
+_SUBSCRIPTS = str.maketrans("₀₁₂₃₄₅₆₇₈₉₊₋ₙ", "0123456789+-n")
+_VULGAR = re.compile(r"(\d*)\s*([¼½¾⅐-⅞])")
+
+_ATOM = r"(\{(?:[^{}]|\{(?:[^{}]|\{[^{}]*\})*\})*\}|\\[a-zA-Z]+|[^\s{}\\])"
+_DECORATION = re.compile(
+    r"\\(?:left|right|bigl?|bigr|Bigl?|Bigr|biggl?|biggr|Biggl?|Biggr|middle)(?![a-zA-Z])\s*\.?(?=\s*(?:\\?[\[\](){}|.<>/]|\\[a-zA-Z]|$))"
+    r"|\\(?:displaystyle|textstyle|scriptstyle|limits|nolimits|bf|rm|it|sf|tt|Large|large|LARGE|huge|Huge|small|hfill|noindent"
+    r"|allowbreak|nonumber|boldmath|phantom\{[^{}]*\}|hspace\*?\{[^{}]*\}|vspace\*?\{[^{}]*\}|label\{[^{}]*\}|tag\*?\{[^{}]*\}"
+    r"|strut|relax)(?![a-zA-Z])"
+)
+_SPACE = re.compile(r"\\[,;:> ]|\\(?:quad|qquad|thinspace|enspace|medspace|thickspace|space)(?![a-zA-Z])|~|\s+")
+_DOLLAR_AMOUNT = re.compile(r"\\\$|(?:\\text\{\s*)?(?:USD|US\\\$)\s*(?=\d)")
+_WRAPPERS = re.compile(
+    r"\\(?:boxed|fbox|mathbf|boldsymbol|bm|mathit|mathsf|mathtt|mathnormal|mathord|mathop|mathbin|mathrel|underline"
+    r"|overrightarrow|vec|displaylines|ensuremath|mathstrut|pmb|emph|hat|cancel)\s*\{((?:[^{}]|\{(?:[^{}]|\{[^{}]*\})*\})*)\}"
+)
+_COLOURED = re.compile(r"\\(?:textcolor|colorbox|color)\s*(?:\[[^\]]*\])?\{[^{}]*\}")
+_TEXT = re.compile(
+    r"\\(?:text|textbf|textit|textrm|textnormal|textsf|texttt|textsc|mathrm|mbox|hbox|operatorname\*?|rm)\s*"
+    r"\{((?:[^{}]|\{[^{}]*\})*)\}"
+)
+_FRACTION = re.compile(r"\\[dtcs]?frac(?![a-zA-Z])\s*" + _ATOM + r"\s*" + _ATOM)
+_ROOT = re.compile(r"\\sqrt(?![a-zA-Z])\s*(\[[^\]]*\])?\s*" + _ATOM)
+_PLAIN_ROOT = re.compile(r"(?<![\\a-zA-Z])sqrt\s*\(([^()]*)\)|√\s*\(([^()]*)\)|√\s*(\d+(?:\.\d+)?|[a-zA-Z])")
+_THOUSANDS_MARK = re.compile(r"(?<=\d)(?:\{,\}|,?\\!\s*|\{\s\}|\\,|\\ |,\\;|,\\,|,~|~)\s*(?=\d{3}(?!\d))")
+_SPACED_THOUSANDS = re.compile(r"(?<![\d.,a-zA-Z])\d{1,3}(?: \d{3})+(?![\d ]*\d)")
+_DEGREES = re.compile(
+    r"\s*\{?\s*\}?\^\s*(?:\{\s*\\(?:circ|degree)\s*\}|\\(?:circ|degree)(?![a-zA-Z]))|\\degree(?![a-zA-Z])|\\deg(?![a-zA-Z])"
+)
+_SCIENTIFIC = re.compile(r"(?<![\w.])((?:\d+\.?\d*|\.\d+))[eE]([+-]?\d+)(?![\d.]*[a-zA-Z])")
+_POWER_OF_TEN = re.compile(r"(?<=10)\s*\^\s*([+-]?\d+)")
+_SIMPLE_SYNONYMS = {
+    r"\dots": r"\ldots", r"\cdots": r"\ldots", r"\leq": r"\le", r"\geq": r"\ge", r"\leqslant": r"\le", r"\geqslant": r"\ge",
+    r"\neq": r"\ne", r"\lt": "<", r"\gt": ">", r"\varnothing": r"\emptyset", r"\empty": r"\emptyset", r"\O": r"\emptyset",
+    r"\lbrace": r"\{", r"\rbrace": r"\}", r"\lbrack": "[", r"\rbrack": "]", r"\lparen": "(", r"\rparen": ")",
+    r"\infin": r"\infty", r"\ast": "*", r"\dbinom": r"\binom", r"\tbinom": r"\binom", r"\choose": r"\choose",
+    r"\R": r"\mathbb{R}", r"\Z": r"\mathbb{Z}", r"\N": r"\mathbb{N}", r"\Q": r"\mathbb{Q}", r"\bigcup": r"\cup",
+    r"\land": r"\wedge", r"\colon": ":", r"\mid": "|", r"\vert": "|", r"\lvert": "|", r"\rvert": "|", r"\prime": "'",
+    r"\varepsilon": r"\epsilon", r"\vartheta": r"\theta", r"\varphi": r"\phi", r"\isin": r"\in", r"\percent": r"\%",
+}  # fmt: skip
+_COMMAND = re.compile(r"\\[a-zA-Z]+")
+_FUNCTION_NAMES = frozenset(
+    "sin cos tan cot sec csc arcsin arccos arctan arccot sinh cosh tanh ln log exp max min gcd lcm det arg deg lim sup inf".split()
+)
+_NUMPY = re.compile(r"\b(?:np|numpy|math)\.(\w+)")
+_TRAILING = " .,;:"
+
+
+@lru_cache(maxsize=1 << 16)
+def normalise(answer: str) -> str:
+    r"""The canonical spelling of an answer; equal results mean equal answers (also for majority votes).
+
+    Never raises and is idempotent. `normalise("\\dfrac12\\text{ cm}") == "\\frac{1}{2}"`; `normalise("$1{,}234$") == "1234"`;
+    `normalise("033") == "33"`.
+    """
+    if _PLAIN.fullmatch(answer):
+        return answer
+    if len(answer) > MAX_LENGTH:
+        return answer.strip()
+    text = answer
+    for step in _STEPS:
+        text = step(text)
+    return text
+
+
+def _unicode(text: str) -> str:
+    if text.isascii():
+        return text
+    text = _VULGAR.sub(_spell_vulgar, text)
+    text = re.sub(r"[⁰¹²³⁴⁵⁶⁷⁸⁹⁺⁻ⁿⁱ]+", lambda m: "^{" + m.group().translate(_SUPERSCRIPTS) + "}", text)
+    text = re.sub(r"[₀₁₂₃₄₅₆₇₈₉₊₋ₙ]+", lambda m: "_{" + m.group().translate(_SUBSCRIPTS) + "}", text)
+    text = unicodedata.normalize("NFKC", text.translate(_UNICODE)).translate(_UNICODE)
+    return "".join(str(unicodedata.digit(c)) if c.isdigit() and not c.isascii() else c for c in text)
+
+
+def _spell_vulgar(match: re.Match[str]) -> str:
+    numerator, _, denominator = unicodedata.normalize("NFKC", match[2]).partition("⁄")
+    return match[1] + rf"\frac{{{numerator}}}{{{denominator}}}"
+
+
+def _delimiters(text: str) -> str:
+    text = _DOLLAR_AMOUNT.sub("", text.replace(r"\$", r"\$ "))
+    text = re.sub(r"\\\(|\\\)|\\\[(?!\d*(?:pt|em))|\\\](?!\w)|\$", " ", text)
+    return text.replace("**", "^") if re.search(r"\w\*\*\w", text) else text.replace("**", "")
+
+
+def _decoration(text: str) -> str:
+    text = _THOUSANDS_MARK.sub("", text).replace(r"\!", "")
+    text = _DECORATION.sub(" ", text)
+    text = _SPACE.sub(" ", text)
+    return _COMMAND.sub(lambda m: _SIMPLE_SYNONYMS.get(m.group(), m.group()), text)
+
+
+def _wrappers(text: str) -> str:
+    text = _COLOURED.sub("", text)
+    for _ in range(4):
+        unwrapped = _WRAPPERS.sub(r"{\1}", text)
+        if unwrapped == text:
+            break
+        text = unwrapped
+    return text
+
+
+def _words(text: str) -> str:
+    return _NUMPY.sub(r"\\\1", _TEXT.sub(_spell_text, text))
+
+
+def _spell_text(match: re.Match[str]) -> str:
+    r"""What `\text{...}` holds: a function, plain mathematics, or words that stay words."""
+    inner = match[1].strip()
+    if inner in _FUNCTION_NAMES:
+        return f"\\{inner} "
+    if len(inner) <= 1 or not re.search("[a-zA-Z]{2}", inner):
+        return f" {inner} "
+    lowered = inner.lower().strip(" ,.")
+    if lowered in ("and", "or"):
+        return ", "
+    return rf" \text{{{' '.join(inner.split())}}} "
+
+
+def _units(text: str) -> str:
+    text = _DEGREES.sub("", text)
+    text = re.sub(r"\\text\{ ?(?:percent|percentage|pct) ?\}|(?<=\d) ?percent\b", r"\\%", text)
+    text = text.replace(r"\%", "%").replace("% ", "%")
+    previous = None
+    while previous != text:
+        previous = text
+        text = UNIT_PATTERN.sub(r"\1", text)
+    return text
+
+
+def _fractions(text: str) -> str:
+    for pattern, spell in ((_FRACTION, _spell_fraction), (_ROOT, _spell_root)):
+        for _ in range(8):
+            spelled = pattern.sub(spell, text)
+            if spelled == text:
+                break
+            text = spelled
+    text = _PLAIN_ROOT.sub(lambda m: rf"\sqrt{{{m[1] or m[2] or m[3]}}}", text)
+    return text
+
+
+def _braced(atom: str) -> str:
+    return atom if atom.startswith("{") else "{" + atom + "}"
+
+
+def _spell_fraction(match: re.Match[str]) -> str:
+    return rf"\frac{_braced(match[1])}{_braced(match[2])}"
+
+
+def _spell_root(match: re.Match[str]) -> str:
+    degree = match[1] if match[1] and match[1] != "[2]" else ""
+    return rf"\sqrt{degree}{_braced(match[2])}"
+
+
+def _numbers(text: str) -> str:
+    text = _SPACED_THOUSANDS.sub(lambda m: m.group().replace(" ", ""), text)
+    text = _SCIENTIFIC.sub(r"\1 \\cdot 10^{\2}", text)
+    text = _POWER_OF_TEN.sub(r"^{\1}", text)
+    text = text.replace(r"\times", r"\cdot")
+    text = re.sub(r"(?<![\d.\\a-zA-Z_])(?<!\d,)0+(?=\d)", "", text)
+    text = re.sub(r"(?<!\d)\.(?=\d)", "0.", text)
+    return re.sub(r"(?<=\d)\.(?!\d)(?=\s*/|\s*$)", "", text)
+
+
+def _tidy(text: str) -> str:
+    text = " ".join(text.split()).strip(_TRAILING)
+    text = re.sub(r"\s*([-+*/^=<>,;:(){}\[\]|!])\s*", r"\1", text)
+    text = re.sub(r"(?<=\{)\s+|\s+(?=\})", "", text)
+    text = re.sub(r"(\\[a-zA-Z]+) (?![a-zA-Z])", r"\1", text)
+    return _strip_braces(text.strip(_TRAILING))
+
+
+def _strip_braces(text: str) -> str:
+    """Drop braces that hold the whole text, and those around a single character outside a command's arguments."""
+    while text.startswith("{") and text.endswith("}") and _matches_last(text):
+        text = text[1:-1].strip(_TRAILING)
+    return re.sub(r"(?<![\\a-zA-Z_^}\]\d])\{(\w+)\}", r"\1", text)
+
+
+def _matches_last(text: str) -> bool:
+    depth = 0
+    for index, character in enumerate(text):
+        if character == "{" and text[index - 1 : index] != "\\":
+            depth += 1
+        elif character == "}" and text[index - 1] != "\\":
+            depth -= 1
+            if depth == 0:
+                return index == len(text) - 1
+    return False
+
+
+_STEPS = (_unicode, _delimiters, _decoration, _wrappers, _words, _fractions, _units, _numbers, _tidy)
