@@ -13,11 +13,13 @@ from peft import LoraConfig as PeftLoraConfig
 from peft import PeftModel, get_peft_model
 from peft.tuners.lora import LoraLayer
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedTokenizerBase
+from transformers.utils import logging as transformers_logging
 
 from open_rs.config.schema import LoraConfig, ModelConfig
 from open_rs.types import UserError
 
 EMBEDDED_MODEL = "open-rs-tiny"
+transformers_logging.disable_progress_bar()  # it would tear the live line
 
 
 @dataclass(frozen=True)

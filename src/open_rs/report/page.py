@@ -162,25 +162,31 @@ def _validation(metrics: list[dict[str, Any]]) -> list[Series]:
 
 
 def _pairs(run: RunDir) -> list[dict[str, Any]]:
-    """Problems whose first sample was wrong before and right after, then any others, in file order."""
-    before = {(row["problem_id"], row["sample"]): row for row in run.read_rows("results/base/completions.jsonl")}
-    pairs = []
-    for row in run.read_rows("results/trained/completions.jsonl"):
-        old = before.get((row["problem_id"], row["sample"]))
-        if old is not None and row["sample"] == 0:
-            pairs.append((old, row))
-    pairs.sort(key=lambda pair: (pair[0]["correct"] is True, pair[1]["correct"] is not True))
+    """First samples of held-out problems on both sides: those that went from wrong to right come first."""
+    problems = {row["id"]: row for row in run.read_rows("held_out.jsonl")}
+    before, after = (_first_samples(run, when) for when in ("base", "trained"))
+    shared = [name for name in problems if name in before and name in after]
+    shared.sort(key=lambda name: (before[name]["mark"] == "right", after[name]["mark"] != "right"))
     return [
         {
-            "question": new["question"],
-            "gold": new["gold"],
-            "sides": [
-                {"when": when, "mark": "right" if row["correct"] else "wrong", "text": _shorten(row["text"])}
-                for when, row in (("before", old), ("after", new))
-            ],
+            "question": problems[name]["question"],
+            "gold": problems[name]["answer"],
+            "sides": [{"when": "before", **before[name]}, {"when": "after", **after[name]}],
         }
-        for old, new in pairs[:PAIRS]
+        for name in shared[:PAIRS]
     ]
+
+
+def _first_samples(run: RunDir, when: str) -> dict[str, dict[str, str]]:
+    verdicts = {row["problem_id"]: row for row in run.read_rows(f"results/{when}/verdicts.jsonl") if row["sample"] == 0}
+    return {
+        row["problem_id"]: {
+            "mark": "right" if verdicts[row["problem_id"]]["correct"] else "wrong",
+            "text": _shorten(row["text"]),
+        }
+        for row in run.read_rows(f"results/{when}/completions.jsonl")
+        if row["sample"] == 0 and row["problem_id"] in verdicts
+    }
 
 
 def _rollouts(run: RunDir) -> list[dict[str, Any]]:

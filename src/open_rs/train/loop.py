@@ -57,5 +57,5 @@ def one_step(parts: Parts, step: int) -> dict[str, Any]:
         stats = parts.policy.update(batch, parts.learning_rate(progress))
     sums = parts.sum_over_processes(metrics.count(groups, scores, parts.term_names))
     parts.write_rollouts(step, groups, scores)
-    parts.charge(phases, sums, step, progress)
+    parts.charge(phases, sums, step)
     return {"step": step + 1, **metrics.summarise(sums), **stats, **phases.row(sums["tokens"])}

@@ -156,10 +156,10 @@ class Parts:
 
     # What a step leaves behind
 
-    def charge(self, phases: Phases, sums: Mapping[str, float], step: int, progress: float) -> None:
+    def charge(self, phases: Phases, sums: Mapping[str, float], step: int) -> None:
         """Enter a step's seconds and tokens into the ledger."""
         tokens = {"sampled": round(sums["tokens"]), "graded": round(sums["rollouts"])}
-        self.budget.charge(phases.seconds, tokens, step, progress)
+        self.budget.charge(phases.seconds, tokens, step)
 
     def log(self, row: Mapping[str, Any]) -> None:
         """Append a step's metrics and show them."""
@@ -182,10 +182,15 @@ class Parts:
         rows = [row for group, group_scores in zip(groups, scores, strict=True) for row in _rows(group, group_scores)]
         self.run.write_rows(f"rollouts/step-{step + 1:06d}{part}.jsonl.gz", rows)
 
-    def note_dropped_rows(self) -> None:
-        """List what the run leaves out, and say how much it is."""
+    def note_problems(self) -> None:
+        """List what the run holds out and what it leaves out, and say how much was left out."""
         dropped = self.pool.dropped
-        if not dropped or not self.is_main:
+        if not self.is_main:
+            return
+        held_out = [(name, problem) for name, problems in self.pool.held_out.items() for problem in problems]
+        rows = [{"set": name, "id": p.id, "question": p.question, "answer": p.answer} for name, p in held_out]
+        self.run.write_rows("held_out.jsonl", rows)
+        if not dropped:
             return
         self.run.write_rows("dropped.jsonl", [{"id": row.id, "reason": row.reason} for row in dropped])
         left = len(self.pool.training)

@@ -43,7 +43,7 @@ def resume(out: Path, observe: Observe = silent) -> dict[str, Any]:
 
 def _run(recipe: Recipe, run: RunDir, observe: Observe) -> dict[str, Any]:
     with Parts.build(recipe, run, observe, started=time.time()) as parts:
-        parts.note_dropped_rows()
+        parts.note_problems()
         step = parts.resume()
         base = _measure(parts, "base")
         if step == 0:
