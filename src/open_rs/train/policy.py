@@ -19,7 +19,6 @@ from typing import Any, Self, TypeVar
 import torch
 import torch.distributed
 from accelerate import Accelerator
-from peft import PeftModel
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
@@ -97,7 +96,7 @@ class Policy:
         """
         started = time.perf_counter()
         batch, old = self._with_fixed_logprobs(batch)
-        prepared = time.perf_counter()
+        seconds_fixed_logprobs = time.perf_counter() - started
         self.model.module.train()
         steps = [
             self._optimizer_step(batch, range(part, len(batch.lengths), self.num_minibatches), old, learning_rate)
@@ -109,8 +108,8 @@ class Policy:
             **batch.counts,
             **summarize(steps),
             "learning_rate": self.optimizer.param_groups[0]["lr"],
-            "seconds_fixed_logprobs": prepared - started,
-            "seconds_update": time.perf_counter() - started,
+            "seconds_fixed_logprobs": seconds_fixed_logprobs,
+            "seconds_optimizer": sum(step["seconds_optimizer"] for step in steps),
         }
 
     def save_state(self, directory: Path) -> None:
@@ -141,7 +140,7 @@ class Policy:
         if not self.accelerator.is_main_process:
             return
         self.model.save_pretrained(directory)
-        if isinstance(self.model.module, PeftModel):
+        if _has_adapter(self.model):
             self.model.save_adapter(directory / "adapter")
 
     def sum_over_ranks(self, values: Tensor) -> Tensor:
@@ -164,6 +163,7 @@ class Policy:
         self._sum_gradients()
         totals = tally.reduce(self.sum_over_ranks, self.max_over_ranks)
         norm = self._clip_gradients()
+        started = time.perf_counter()
         finite = math.isfinite(totals["loss"]) and math.isfinite(norm)
         if finite:
             for group in self.optimizer.param_groups:
@@ -172,7 +172,8 @@ class Policy:
         else:
             self.optimizer.zero_grad(set_to_none=True)
             self.record_event("update_skipped", {"loss": str(totals["loss"]), "grad_norm": str(norm)})
-        return {**totals, "grad_norm": norm, "skipped": float(not finite)}
+        seconds = time.perf_counter() - started
+        return {**totals, "grad_norm": norm, "skipped": float(not finite), "seconds_optimizer": seconds}
 
     def _accumulate(self, batch: Batch, plans: list[list[int]], old: Tensor | None) -> Tally:
         tally = Tally(self.model.device)
@@ -358,10 +359,14 @@ Reference = tuple[CausalLM, OutputHead, Callable[[], AbstractContextManager[Any]
 
 def _build_reference(model: CausalLM, head: OutputHead) -> Reference:
     """The model as it is now: under a switched-off adapter if it has one, else a frozen copy."""
-    if isinstance(model.module, PeftModel):
+    if _has_adapter(model):
         return model, head, model.module.disable_adapter
     frozen = replace(model, module=copy.deepcopy(model.module).requires_grad_(False).eval())
     return frozen, find_head(frozen.base, head.temperature, head.chunk_tokens), nullcontext
+
+
+def _has_adapter(model: CausalLM) -> bool:
+    return model.base is not model.module
 
 
 def _prepare_module(model: CausalLM, gradient_checkpointing: bool) -> None:
