@@ -1,4 +1,4 @@
-"""A random two-layer model, recorded rollouts, and the full-logit log-probabilities that the learner is held against."""
+"""A random two-layer model, recorded rollouts, and full-logit log-probabilities to hold the learner against."""
 
 from __future__ import annotations
 

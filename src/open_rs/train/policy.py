@@ -98,7 +98,7 @@ class Policy:
         """
         started = time.perf_counter()
         batch, old = self._with_fixed_logprobs(batch)
-        prepared = time.perf_counter()
+        seconds_fixed_logprobs = time.perf_counter() - started
         self.model.module.train()
         steps = [
             self._optimizer_step(batch, range(part, len(batch.lengths), self.num_minibatches), old, learning_rate)
@@ -110,8 +110,8 @@ class Policy:
             **batch.counts,
             **summarize(steps),
             "learning_rate": self.optimizer.param_groups[0]["lr"],
-            "seconds_fixed_logprobs": prepared - started,
-            "seconds_update": time.perf_counter() - started,
+            "seconds_fixed_logprobs": seconds_fixed_logprobs,
+            "seconds_optimizer": sum(step["seconds_optimizer"] for step in steps),
         }
 
     def save_state(self, directory: Path) -> None:
@@ -165,6 +165,7 @@ class Policy:
         self._sum_gradients()
         totals = tally.reduce(self.sum_over_ranks, self.max_over_ranks)
         norm = self._clip_gradients()
+        started = time.perf_counter()
         finite = math.isfinite(totals["loss"]) and math.isfinite(norm)
         if finite:
             for group in self.optimizer.param_groups:
@@ -173,7 +174,8 @@ class Policy:
         else:
             self.optimizer.zero_grad(set_to_none=True)
             self.record_event("update_skipped", {"loss": str(totals["loss"]), "grad_norm": str(norm)})
-        return {**totals, "grad_norm": norm, "skipped": float(not finite)}
+        seconds = time.perf_counter() - started
+        return {**totals, "grad_norm": norm, "skipped": float(not finite), "seconds_optimizer": seconds}
 
     def _accumulate(self, batch: Batch, plans: list[list[int]], old: Tensor | None) -> Tally:
         tally = Tally(self.model.device)
