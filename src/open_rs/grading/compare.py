@@ -19,6 +19,7 @@ _THOUSANDS = re.compile(r"[-+]?\d{1,3}(?:,\d{3})+(?:\.\d+)?")
 _WORDS = re.compile(r"(?:\\text\{[^{}]*\}|[\s.,'()-])+|\(?[A-Za-z]{4,}(?:[ '-][A-Za-z]+)*\)?|[A-Za-z]+(?: [A-Za-z]+)+")
 _CHOICE = re.compile(r"\(?([A-Z])\)?")
 _CHOICE_WITH_VALUE = re.compile(r"(?:\\text\{\s*)?(?:\(([A-Z])\)|([A-Z])[).:])(?![(])\s*\}?.*", re.DOTALL)
+_BASED = re.compile(r"(\(?\d[\dA-Fa-f]*\)?)_\{?(\d+)\}?")
 _MAX_UNORDERED = 200
 
 
@@ -26,20 +27,26 @@ class Undecided(Exception):  # noqa: N818 (control flow, not an error)
     """Exact rules can't tell; symbolic mathematics might."""
 
 
-def equal(gold: str, answer: str, leaf_equal: LeafEqual, relative_tolerance: float | None = None) -> bool:
-    """Whether a normalised answer equals a normalised gold. Raises what `leaf_equal` raises."""
-    if gold == answer:
+def equal(
+    gold: str, answer: str, leaf_equal: LeafEqual, relative_tolerance: float | None = None, *, shortcut: bool = True
+) -> bool:
+    """Whether a normalised answer equals a normalised gold. Raises what `leaf_equal` raises.
+
+    Without `shortcut` equal strings prove nothing, so that an audit reaches the comparison itself.
+    """
+    if shortcut and gold == answer:
         return True
     choice = _CHOICE.fullmatch(gold)
     if choice and (stated := _CHOICE_WITH_VALUE.fullmatch(answer)):
         return (stated[1] or stated[2]) == choice[1]
-    return _Comparison(leaf_equal, relative_tolerance).shapes(shape_of(gold), shape_of(answer), gold, answer)
+    return _Comparison(leaf_equal, relative_tolerance, shortcut).shapes(shape_of(gold), shape_of(answer), gold, answer)
 
 
 def exact_leaf(gold: str, answer: str, relative_tolerance: float | None) -> bool:
-    """Compare strings, words and fractions; raises `Undecided` where that is not enough."""
-    if gold == answer:
-        return True
+    """Compare words and fractions; raises `Undecided` where that is not enough."""
+    gold_based, answer_based = _BASED.fullmatch(gold), _BASED.fullmatch(answer)
+    if gold_based or answer_based:
+        return _same_digits(gold_based, answer_based, gold, answer)
     gold_words, answer_words = words(gold), words(answer)
     if gold_words is not None and answer_words is not None:
         return gold_words == answer_words
@@ -49,6 +56,13 @@ def exact_leaf(gold: str, answer: str, relative_tolerance: float | None) -> bool
     if (gold_values and answer_words) or (gold_words and answer_values):
         return False
     raise Undecided
+
+
+def _same_digits(gold: re.Match[str] | None, answer: re.Match[str] | None, gold_text: str, answer_text: str) -> bool:
+    """`52_8` and `52_{8}` agree; a base stated on one side only is taken as understood on the other."""
+    digits = [match[1] if match else text for match, text in ((gold, gold_text), (answer, answer_text))]
+    bases = {match[2] for match in (gold, answer) if match}
+    return digits[0].strip("()").lower() == digits[1].strip("()").lower() and len(bases) == 1
 
 
 def words(text: str) -> str | None:
@@ -89,8 +103,9 @@ def _any_close(golds: tuple[Fraction, ...], answers: tuple[Fraction, ...], relat
 class _Comparison:
     """One walk over two shapes."""
 
-    def __init__(self, leaf_equal: LeafEqual, relative_tolerance: float | None) -> None:
+    def __init__(self, leaf_equal: LeafEqual, relative_tolerance: float | None, shortcut: bool) -> None:
         self._leaf_equal = leaf_equal
+        self._shortcut = shortcut
         self._relative_tolerance = relative_tolerance
 
     def shapes(self, gold: Shape, answer: Shape, gold_text: str, answer_text: str) -> bool:
@@ -108,6 +123,8 @@ class _Comparison:
         return False
 
     def _pair(self, gold: Shape, answer: Shape) -> bool:
+        if self._shortcut and gold == answer:
+            return True
         if isinstance(answer, Equation) or isinstance(gold, Equation):
             return self._equations(gold, answer)
         if isinstance(gold, Leaf) and isinstance(answer, Leaf):
@@ -135,7 +152,7 @@ class _Comparison:
         """Match each gold part with a different answer part; equality is transitive, so the first match will do."""
         left = list(answers)
         for gold in golds:
-            if gold in left:
+            if gold in left and (self._shortcut or len(golds) > _MAX_UNORDERED):
                 left.remove(gold)
                 continue
             if len(golds) > _MAX_UNORDERED:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import threading
+import time
 import weakref
 from collections import OrderedDict
 from collections.abc import Generator
@@ -28,10 +29,11 @@ _live: weakref.WeakSet[Grader] = weakref.WeakSet()
 class Pending:
     """A verdict that may still be on its way. `result()` waits; `await pending` waits without blocking the event loop."""
 
-    __slots__ = ("_done", "_error", "_extracted", "_outcome")
+    __slots__ = ("_extracted", "_outcome", "_reading_seconds")
 
-    def __init__(self, extracted: str | None, outcome: Outcome) -> None:
+    def __init__(self, extracted: str | None, outcome: Outcome, reading_seconds: float) -> None:
         self._extracted = extracted
+        self._reading_seconds = reading_seconds
         self._outcome = outcome
 
     def done(self) -> bool:
@@ -43,6 +45,11 @@ class Pending:
         correct, reason = self._outcome.wait()
         return Verdict(correct, self._extracted, reason)
 
+    @property
+    def seconds(self) -> float:
+        """What reading and comparing took, once done; time spent waiting for a free worker is not counted."""
+        return self._reading_seconds + self._outcome.seconds
+
     def __await__(self) -> Generator[Any, None, Verdict]:
         if self.done():
             return self.result()
@@ -52,18 +59,20 @@ class Pending:
 class Outcome:
     """What one comparison found; several completions with the same answer share it."""
 
-    __slots__ = ("_error", "_event", "_found")
+    __slots__ = ("_error", "_event", "_found", "seconds")
 
     def __init__(self, found: tuple[bool | None, str] | None = None) -> None:
         self._found = found
         self._error: Exception | None = None
+        self.seconds = 0.0
         self._event = threading.Event() if found is None else None
 
     def is_set(self) -> bool:
         return self._event is None or self._event.is_set()
 
-    def set(self, correct: bool | None, reason: str) -> None:
+    def set(self, correct: bool | None, reason: str, seconds: float) -> None:
         self._found = (correct, reason)
+        self.seconds = seconds
         if self._event is not None:
             self._event.set()
 
@@ -109,31 +118,39 @@ class Grader:
         `reasoning_open`: the prompt ended inside `<think>`. `fallback`: accept answers outside a box (evaluation).
         `relative_tolerance`: how far a number may lie from the gold, as a share of it; only where the benchmark says so.
         """
+        started = time.perf_counter()
         gold_answer, num_answers = _read_gold(gold)
         found = extract(completion, reasoning_open=reasoning_open, fallback=fallback)
         answer = _answer_for(found, num_answers)
         if answer is None:
-            return Pending(None, Outcome((False if gold_answer else None, found.reason)))
-        return Pending(answer, self.compare(gold_answer, normalise(answer), relative_tolerance))
+            outcome = Outcome((False, found.reason) if gold_answer else (None, "gold_empty"))
+        else:
+            outcome = self.compare(gold_answer, normalise(answer), relative_tolerance)
+        return Pending(answer, outcome, time.perf_counter() - started)
 
     def grade(self, gold: str, completion: str, **options: Any) -> Verdict:
         """`submit(...).result()`."""
         return self.submit(gold, completion, **options).result()
 
-    def compare(self, gold: str, answer: str, relative_tolerance: float | None = None) -> Outcome:
-        """Compare two normalised answers, or find the comparison already under way."""
-        key = (gold, answer, relative_tolerance)
+    def compare(
+        self, gold: str, answer: str, relative_tolerance: float | None = None, *, shortcut: bool = True
+    ) -> Outcome:
+        """Compare two normalised answers, or find the comparison already under way.
+
+        Without `shortcut` equal strings prove nothing: an audit asks whether a gold survives the comparison itself.
+        """
+        key = (gold, answer, relative_tolerance, shortcut)
         with self._lock:
             known = self._memo.get(key)
             if known is not None:
                 self._memo.move_to_end(key)
                 return known
-            settled = _settle(gold, answer, relative_tolerance)
+            settled = _settle(gold, answer, relative_tolerance, shortcut)
             outcome = self._memo[key] = Outcome(settled)
             if len(self._memo) > _MAX_MEMO:
                 self._memo.popitem(last=False)
         if settled is None:
-            self._pool.submit(Question(gold, answer, relative_tolerance, outcome.set, outcome.fail))
+            self._pool.submit(Question(gold, answer, relative_tolerance, shortcut, outcome.set, outcome.fail))
         return outcome
 
     def close(self) -> None:
@@ -151,21 +168,23 @@ class Grader:
     def _reset(self) -> None:
         """Fresh locks, memo and workers: at the start, and in the child of a fork, where the parent's are not ours."""
         self._lock = threading.Lock()
-        self._memo: OrderedDict[tuple[str, str, float | None], Outcome] = OrderedDict()
+        self._memo: OrderedDict[tuple[str, str, float | None, bool], Outcome] = OrderedDict()
         self._pool = WorkerPool(self._num_workers, self._timeout_seconds)
         self._finalizer = weakref.finalize(self, self._pool.close)
 
 
-def _settle(gold: str, answer: str, relative_tolerance: float | None) -> tuple[bool | None, str] | None:
+def _settle(
+    gold: str, answer: str, relative_tolerance: float | None, shortcut: bool = True
+) -> tuple[bool | None, str] | None:
     """The outcome, where exact rules or static limits give one."""
-    if gold == answer and gold:
+    if gold == answer and gold and shortcut:
         return True, "equal"
     if not gold:
         return None, "gold_empty"
     if not answer:
         return False, "empty"
     try:
-        correct = equal(gold, answer, exact_leaf, relative_tolerance)
+        correct = equal(gold, answer, exact_leaf, relative_tolerance, shortcut=shortcut)
     except TooLargeError:
         return False, "too_large"
     except Undecided:

@@ -28,12 +28,13 @@ _ENVIRONMENT = {
 
 @dataclass(frozen=True, slots=True)
 class Question:
-    """Two normalised answers, and who is told: `reply(correct, reason)`."""
+    """Two normalised answers, and who is told: `reply(correct, reason, seconds)`; seconds count from dispatch."""
 
     gold: str
     answer: str
     relative_tolerance: float | None
-    reply: Callable[[bool | None, str], None]
+    shortcut: bool
+    reply: Callable[[bool | None, str, float], None]
     fail: Callable[[Exception], None]
 
 
@@ -89,11 +90,11 @@ class WorkerPool:
 def _serve(worker: _Worker, questions: queue.SimpleQueue[Question | None]) -> None:
     while (question := questions.get()) is not None:
         try:
-            correct, reason = worker.ask(question)
+            correct, reason, seconds = worker.ask(question)
         except Exception as error:
             question.fail(error)
         else:
-            question.reply(correct, reason)
+            question.reply(correct, reason, seconds)
     worker.kill()
 
 
@@ -106,15 +107,16 @@ class _Worker:
         self._retired = False
         self._lock = threading.Lock()
 
-    def ask(self, question: Question) -> tuple[bool | None, str]:
-        """One verdict; a death that isn't ours to blame is retried once."""
+    def ask(self, question: Question) -> tuple[bool | None, str, float]:
+        """One verdict and its seconds; a worker that dies is replaced and asked once more."""
+        seconds = 0.0
         for _ in range(2):
-            message = self._exchange(question)
+            message, seconds = self._exchange(question)
             if message == "timeout":
-                return False, "timeout"
+                return False, "timeout", seconds
             if isinstance(message, dict):
-                return message["correct"], message["reason"]
-        return False, "worker_died"
+                return message["correct"], message["reason"], seconds
+        return False, "worker_died", seconds
 
     def kill(self) -> None:
         """SIGKILL the process, collect it, and start no other."""
@@ -122,14 +124,16 @@ class _Worker:
             self._retired = True
             self._discard()
 
-    def _exchange(self, question: Question) -> dict[str, Any] | str | None:
-        """The reply, "timeout", or None where the process died."""
+    def _exchange(self, question: Question) -> tuple[dict[str, Any] | str | None, float]:
+        """The reply, "timeout", or None where the process died; and the seconds since dispatch."""
         process = self._running()
+        started = time.monotonic()
         line = json.dumps(
             {
                 "gold": question.gold,
                 "answer": question.answer,
                 "relative_tolerance": question.relative_tolerance,
+                "shortcut": question.shortcut,
                 "timeout_seconds": self._timeout_seconds,
             }
         ).encode()
@@ -145,7 +149,7 @@ class _Worker:
         if not isinstance(reply, dict):
             with self._lock:
                 self._discard()
-        return reply
+        return reply, time.monotonic() - started
 
     def _running(self) -> subprocess.Popen[bytes]:
         with self._lock:

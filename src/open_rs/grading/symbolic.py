@@ -32,13 +32,13 @@ class GoldError(Exception):
     """The gold can't be parsed, so that nobody can be scored against it."""
 
 
-def symbolic_equal(gold: str, answer: str, relative_tolerance: float | None) -> bool:
+def symbolic_equal(gold: str, answer: str, relative_tolerance: float | None, shortcut: bool = True) -> bool:
     """Whether a normalised answer equals a normalised gold, by structure and then by Math-Verify.
 
     Raises `GoldError` where the gold can't be parsed.
     """
     try:
-        return equal(gold, answer, _leaf_equal, relative_tolerance)
+        return equal(gold, answer, _leaf_equal, relative_tolerance, shortcut=shortcut)
     except Undecided:
         return _equations_equal(gold, answer)
 

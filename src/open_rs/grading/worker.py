@@ -33,7 +33,7 @@ def _answer(symbolic: Any, question: dict[str, Any]) -> dict[str, Any]:
     """A verdict for any question: what goes wrong inside is the answer's fault, unless the gold alone fails."""
     gold, answer = question["gold"], question["answer"]
     try:
-        correct = symbolic.symbolic_equal(gold, answer, question["relative_tolerance"])
+        correct = symbolic.symbolic_equal(gold, answer, question["relative_tolerance"], question["shortcut"])
     except symbolic.GoldError:
         return {"correct": None, "reason": "gold_unparsable"}
     except (MemoryError, RecursionError, OverflowError):
