@@ -62,9 +62,10 @@ def evaluate(
         check_continues(out, mark)
     audited = _audit(sets, raw_gold)
     with Store(out) as store, nullcontext(grader) if grader is not None else Grader() as judge:
-        desk = Desk(store, judge, _golds(audited))
+        desk = Desk(store, judge)
         desk.grade_missing(_wanted(sets, protocol))
-        generate_missing(engine, sets, prompts, protocol, desk, progress or _quiet)
+        generate_missing(engine, sets, prompts, protocol, desk, _golds(audited), progress or _quiet)
+        store.settle({problem_id: place for place, problem_id in enumerate(prompts)})
         evaluation = summarise(model, sets, audited, protocol, store, mark)
     if out is not None:
         evaluation.save(out)
@@ -74,8 +75,8 @@ def evaluate(
 class Desk:
     """Where completions lie between the engine and the store: graded in other processes while generation goes on."""
 
-    def __init__(self, store: Store, grader: Grader, golds: Mapping[str, str]) -> None:  # golds: by problem id
-        self.store, self._grader, self._golds = store, grader, golds
+    def __init__(self, store: Store, grader: Grader) -> None:
+        self.store, self._grader = store, grader
         self._waiting: dict[Key, Any] = {}
 
     def take(self, completion: Completion) -> None:
@@ -114,7 +115,7 @@ class Desk:
 
     def _submit(self, completion: Completion) -> None:
         self._waiting[completion.key] = self._grader.submit(
-            self._golds[completion.problem_id],
+            completion.gold,
             completion.text,
             reasoning_open=completion.reasoning_open,
             fallback=True,
@@ -133,20 +134,24 @@ def generate_missing(
     prompts: Mapping[str, Prompt],
     protocol: Protocol,
     desk: Desk,
+    golds: Mapping[str, str],
     progress: Progress,
 ) -> None:
     """Ask the engine for every sample that the store lacks, longest expected first, and wait for the last verdict."""
     requests = plan(sets, prompts, protocol, desk.store)
-    home = {problem.id: name for name, problems in sets.items() for problem in problems}
+    home = {problem.id: (name, problem) for name, problems in sets.items() for problem in problems}
     total = sum(len(request.samples) for request in requests)
     progress(0, total, None)
     if requests:
         with engine.awake():
             for done, rollout in enumerate(engine.generate(requests, protocol.sampling()), start=1):
+                benchmark, problem = home[rollout.problem_id]
                 completion = Completion(
-                    benchmark=home[rollout.problem_id],
-                    problem_id=rollout.problem_id,
+                    benchmark=benchmark,
+                    problem_id=problem.id,
                     sample=rollout.sample,
+                    question=problem.question,
+                    gold=golds[problem.id],
                     text=rollout.text,
                     finish=rollout.finish,
                     tokens=len(rollout.tokens),
