@@ -25,7 +25,7 @@ Key = tuple[str, int]  # problem id, sample number
 
 @dataclass(frozen=True, slots=True)
 class Completion:
-    """What one request gave, with the problem it answers. `tokens` counts the stop token; None where a file doesn't say."""
+    """What one request gave, and the problem it answers. `tokens` counts the stop token, or is None where unknown."""
 
     benchmark: str
     problem_id: str
@@ -115,7 +115,7 @@ class Store:
         self._rewrite(self.completions)
 
     def settle(self, order: Mapping[str, int]) -> None:
-        """Write one file with everything, by the problems' `order` and the sample, so that kills leave no trace in it."""
+        """Write one file with everything, by the problems' `order` and the sample, so that no kill leaves a trace."""
         last = len(order)
         self._rewrite(sorted(self.completions, key=lambda key: (order.get(key[0], last), key)))
 
