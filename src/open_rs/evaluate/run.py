@@ -43,14 +43,16 @@ def evaluate(
     grader: Grader | None = None,
     out: Path | None = None,
     raw_gold: bool = False,
+    dropped: Mapping[str, Mapping[str, str]] | None = None,
     about: Mapping[str, Any] | None = None,
     progress: Progress | None = None,
 ) -> Evaluation:
     """Sample, grade and summarise `sets` (name -> problems) under `protocol`; the engine already holds the model.
 
     `samples` replaces the protocol's number. With `out`, every completion and verdict is appended there, and what is
-    already there is not generated again. `about` (dtype, device, versions) goes into the fingerprint. Problem ids must
-    be unique over all sets. Raises UserError for no samples, no problems, repeated ids, or an `out` of other settings.
+    already there is not generated again. `dropped` (set -> problem -> reason) lists rows that loading left out; `about`
+    (dtype, device, versions) goes into the fingerprint. Problem ids must be unique over all sets.
+    Raises UserError for no samples, no problems, repeated ids, or an `out` of other settings.
     """
     _check(sets, samples)
     protocol = protocol if samples is None else replace(protocol, samples=samples, samples_of={})
@@ -60,7 +62,7 @@ def evaluate(
     mark = fingerprint(model, protocol, sets, prompts, tokenizer, raw_gold, about or {})
     if out is not None:
         check_continues(out, mark)
-    audited = _audit(sets, raw_gold)
+    audited = audit_sets(sets, raw_gold, dropped or {})
     with Store(out) as store, nullcontext(grader) if grader is not None else Grader() as judge:
         desk = Desk(store, judge)
         desk.grade_missing(_wanted(sets, protocol))
@@ -252,10 +254,15 @@ def _all(sets: Mapping[str, Sequence[Problem]]) -> Iterable[Problem]:
     return (problem for problems in sets.values() for problem in problems)
 
 
-def _audit(sets: Mapping[str, Sequence[Problem]], raw_gold: bool) -> dict[str, Audited]:
-    if raw_gold:
-        return {name: Audited(tuple(problems), {}, {}) for name, problems in sets.items()}
-    return {name: audit(tuple(problems)) for name, problems in sets.items()}
+def audit_sets(
+    sets: Mapping[str, Sequence[Problem]], raw_gold: bool, dropped: Mapping[str, Mapping[str, str]]
+) -> dict[str, Audited]:
+    """Corrected golds and problems to leave out, by set; with `raw_gold` the golds stay and nothing is left out."""
+    found = {}
+    for name, problems in sets.items():
+        part = Audited(tuple(problems), {}, {}) if raw_gold else audit(tuple(problems))
+        found[name] = replace(part, unsolvable={**part.unsolvable, **dropped.get(name, {})})
+    return found
 
 
 def _golds(audited: Mapping[str, Audited]) -> dict[str, str]:
