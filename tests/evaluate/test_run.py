@@ -92,6 +92,8 @@ def test_ten_kills_change_nothing(grader: Grader, tmp_path: Path) -> None:
             file.write('{"benchmark": "sums", "problem')  # a line that was being written
     resumed = run(grader, tmp_path / "killed")
     assert resumed.summary() == whole.summary()
+    for name in ("completions.jsonl", "results.json"):
+        assert (tmp_path / "killed" / name).read_bytes() == (tmp_path / "whole" / name).read_bytes()
     keys = [tuple(row[k] for k in ("problem_id", "sample")) for row in rows(tmp_path / "killed" / "completions.jsonl")]
     assert len(keys) == len(set(keys)) == 4 * 12
 

@@ -11,9 +11,9 @@ from pathlib import Path
 from typing import Any
 
 from open_rs.evaluate.protocols import Protocol
+from open_rs.evaluate.records import replace_file
 from open_rs.evaluate.result import BenchmarkResult
 from open_rs.prompts import Prompt
-from open_rs.run_dir import disk_errors
 from open_rs.types import Problem, UserError
 
 SETTINGS = "evaluation.json"
@@ -64,11 +64,7 @@ def check_continues(directory: Path, mark: Mapping[str, Any]) -> None:
                 f"{directory}: holds an evaluation with other settings ({'; '.join(differing[:3])}); "
                 "choose another --out, or repeat its settings to go on with it"
             )
-    with disk_errors(file):
-        directory.mkdir(parents=True, exist_ok=True)
-        draft = file.with_name(f".{SETTINGS}.draft")
-        draft.write_text(json.dumps(mark, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
-        draft.replace(file)
+    replace_file(file, json.dumps(mark, indent=1, ensure_ascii=False) + "\n")
 
 
 def differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[tuple[str, Any, Any]]:

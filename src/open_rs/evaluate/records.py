@@ -1,7 +1,7 @@
 """One evaluation on disk: completions and verdicts appended as they arrive, read again after a kill, never doubled.
 
-`completions.jsonl` holds what was generated, `verdicts.jsonl` what the grader said of it; grading again rewrites the
-second alone. Both are keyed by (problem, sample).
+While it runs, `completions.jsonl` takes what is generated and `verdicts.jsonl` what the grader says of it, keyed by
+(problem, sample). When it is done, the first file holds both, in the order of the problems, and the second is gone.
 """
 
 from __future__ import annotations
@@ -9,8 +9,8 @@ from __future__ import annotations
 import json
 import os
 import time
-from collections.abc import Iterator, Mapping
-from dataclasses import asdict, dataclass
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any, Self
 
@@ -25,11 +25,13 @@ Key = tuple[str, int]  # problem id, sample number
 
 @dataclass(frozen=True, slots=True)
 class Completion:
-    """What one request gave. `tokens` counts the stop token; None where an engine or a file does not say."""
+    """What one request gave, and the problem it answers. `tokens` counts the stop token, or is None where unknown."""
 
     benchmark: str
     problem_id: str
     sample: int
+    question: str
+    gold: str
     text: str
     finish: Finish | None
     tokens: int | None
@@ -88,7 +90,7 @@ class Log:
 
 
 class Store:
-    """The two logs of one evaluation, or memory alone where no directory is given. The first row of a key counts."""
+    """The completions and verdicts of one evaluation, in memory and, where a directory is given, on disk."""
 
     def __init__(self, directory: Path | None) -> None:
         self.directory = directory
@@ -96,11 +98,8 @@ class Store:
         self.judgements: dict[Key, Judgement] = {}
         self._logs: dict[str, Log] = {}
         if directory is not None:
-            for row in read_whole_lines(directory / COMPLETIONS):
-                self._keep(self.completions, _parse(Completion, row, directory / COMPLETIONS))
-            for row in read_whole_lines(directory / VERDICTS):
-                self._keep(self.judgements, _parse(Judgement, row, directory / VERDICTS))
-            self._logs = {name: Log(directory / name) for name in (COMPLETIONS, VERDICTS)}
+            self._read(directory)
+            self._open_logs(directory)
 
     def add_completion(self, completion: Completion) -> None:
         if self._keep(self.completions, completion) and self._logs:
@@ -111,12 +110,34 @@ class Store:
             self._logs[VERDICTS].append(asdict(judgement))
 
     def forget_judgements(self) -> None:
-        """Grade everything again: the old verdicts are set aside as `verdicts.jsonl.old`."""
+        """Forget every verdict, in memory and on disk, so that everything is graded again."""
         self.judgements.clear()
-        if self.directory is not None:
-            self._logs[VERDICTS].__exit__()
-            (self.directory / VERDICTS).replace(self.directory / f"{VERDICTS}.old")
-            self._logs[VERDICTS] = Log(self.directory / VERDICTS)
+        self._rewrite(self.completions)
+
+    def settle(self, order: Mapping[str, int]) -> None:
+        """Write one file with everything, by the problems' `order` and the sample, so that no kill leaves a trace."""
+        last = len(order)
+        self._rewrite(sorted(self.completions, key=lambda key: (order.get(key[0], last), key)))
+
+    def _rewrite(self, keys: Iterable[Key]) -> None:
+        if self.directory is None:
+            return
+        self.__exit__()
+        lines = (json.dumps(graded_row(self.completions[k], self.judgements.get(k)), ensure_ascii=False) for k in keys)
+        replace_file(self.directory / COMPLETIONS, "".join(f"{line}\n" for line in lines))
+        (self.directory / VERDICTS).unlink(missing_ok=True)
+        self._open_logs(self.directory)
+
+    def _read(self, directory: Path) -> None:
+        for row in read_whole_lines(directory / COMPLETIONS):
+            self._keep(self.completions, _parse(Completion, row, directory / COMPLETIONS))
+            if "correct" in row:
+                self._keep(self.judgements, _parse(Judgement, row, directory / COMPLETIONS))
+        for row in read_whole_lines(directory / VERDICTS):
+            self._keep(self.judgements, _parse(Judgement, row, directory / VERDICTS))
+
+    def _open_logs(self, directory: Path) -> None:
+        self._logs = {name: Log(directory / name) for name in (COMPLETIONS, VERDICTS)}
 
     def __enter__(self) -> Self:
         return self
@@ -124,10 +145,31 @@ class Store:
     def __exit__(self, *_: object) -> None:
         for log in self._logs.values():
             log.__exit__()
+        self._logs = {}
+        verdicts = None if self.directory is None else self.directory / VERDICTS
+        if verdicts is not None and verdicts.exists() and verdicts.stat().st_size == 0:
+            verdicts.unlink()
 
     @staticmethod
     def _keep(rows: dict[Key, Any], row: Any) -> bool:
         return rows.setdefault(row.key, row) is row
+
+
+def graded_row(completion: Completion, judgement: Judgement | None) -> dict[str, Any]:
+    """One row with the completion and, where there is one, its verdict."""
+    return asdict(completion) if judgement is None else {**asdict(completion), **asdict(judgement)}
+
+
+def replace_file(target: Path, text: str) -> None:
+    """Replace a whole file atomically: a reader sees the old text or the new."""
+    with disk_errors(target):
+        target.parent.mkdir(parents=True, exist_ok=True)
+        draft = target.with_name(f".{target.name}.{os.getpid()}")
+        with draft.open("w", encoding="utf-8", errors="backslashreplace") as file:
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
+        draft.replace(target)
 
 
 def read_whole_lines(path: Path) -> Iterator[dict[str, Any]]:
@@ -147,12 +189,13 @@ def read_whole_lines(path: Path) -> Iterator[dict[str, Any]]:
 
 
 def _parse(kind: type, row: Mapping[str, Any], path: Path) -> Any:
-    try:
-        return kind(**row)
-    except TypeError as error:
+    names = [field.name for field in fields(kind)]
+    missing = [name for name in names if name not in row]
+    if missing:
         raise UserError(
-            f"{path}: a row has other columns ({error}); another version wrote it, choose another --out"
-        ) from error
+            f"{path}: a row has no `{missing[0]}`; another version wrote it, or it was edited: choose another --out"
+        )
+    return kind(**{name: row[name] for name in names})
 
 
 def _cut_half_line(path: Path) -> None:

@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from open_rs import stats
-from open_rs.run_dir import disk_errors
+from open_rs.evaluate.records import replace_file
 from open_rs.types import UserError
 
 FORMAT = 1
@@ -176,13 +176,8 @@ class Evaluation:
                 problem: [_short(sample) for sample in row]
                 for problem, row in zip(result.problem_ids, result.samples, strict=True)
             }
-        target = directory / RESULTS
-        with disk_errors(target):
-            directory.mkdir(parents=True, exist_ok=True)
-            draft = target.with_name(f".{RESULTS}.draft")
-            draft.write_text(json.dumps(value, ensure_ascii=False, indent=1) + "\n", encoding="utf-8")
-            draft.replace(target)
-        return target
+        replace_file(directory / RESULTS, json.dumps(value, ensure_ascii=False, indent=1) + "\n")
+        return directory / RESULTS
 
     @classmethod
     def load(cls, path: Path) -> Evaluation:

@@ -43,14 +43,16 @@ def evaluate(
     grader: Grader | None = None,
     out: Path | None = None,
     raw_gold: bool = False,
+    dropped: Mapping[str, Mapping[str, str]] | None = None,
     about: Mapping[str, Any] | None = None,
     progress: Progress | None = None,
 ) -> Evaluation:
     """Sample, grade and summarise `sets` (name -> problems) under `protocol`; the engine already holds the model.
 
     `samples` replaces the protocol's number. With `out`, every completion and verdict is appended there, and what is
-    already there is not generated again. `about` (dtype, device, versions) goes into the fingerprint. Problem ids must
-    be unique over all sets. Raises UserError for no samples, no problems, repeated ids, or an `out` of other settings.
+    already there is not generated again. `dropped` (set -> problem -> reason) lists rows that loading left out; `about`
+    (dtype, device, versions) goes into the fingerprint. Problem ids must be unique over all sets.
+    Raises UserError for no samples, no problems, repeated ids, or an `out` of other settings.
     """
     _check(sets, samples)
     protocol = protocol if samples is None else replace(protocol, samples=samples, samples_of={})
@@ -60,11 +62,12 @@ def evaluate(
     mark = fingerprint(model, protocol, sets, prompts, tokenizer, raw_gold, about or {})
     if out is not None:
         check_continues(out, mark)
-    audited = _audit(sets, raw_gold)
+    audited = audit_sets(sets, raw_gold, dropped or {})
     with Store(out) as store, nullcontext(grader) if grader is not None else Grader() as judge:
-        desk = Desk(store, judge, _golds(audited))
+        desk = Desk(store, judge)
         desk.grade_missing(_wanted(sets, protocol))
-        generate_missing(engine, sets, prompts, protocol, desk, progress or _quiet)
+        generate_missing(engine, sets, prompts, protocol, desk, _golds(audited), progress or _quiet)
+        store.settle({problem_id: place for place, problem_id in enumerate(prompts)})
         evaluation = summarise(model, sets, audited, protocol, store, mark)
     if out is not None:
         evaluation.save(out)
@@ -74,8 +77,8 @@ def evaluate(
 class Desk:
     """Where completions lie between the engine and the store: graded in other processes while generation goes on."""
 
-    def __init__(self, store: Store, grader: Grader, golds: Mapping[str, str]) -> None:  # golds: by problem id
-        self.store, self._grader, self._golds = store, grader, golds
+    def __init__(self, store: Store, grader: Grader) -> None:
+        self.store, self._grader = store, grader
         self._waiting: dict[Key, Any] = {}
 
     def take(self, completion: Completion) -> None:
@@ -114,7 +117,7 @@ class Desk:
 
     def _submit(self, completion: Completion) -> None:
         self._waiting[completion.key] = self._grader.submit(
-            self._golds[completion.problem_id],
+            completion.gold,
             completion.text,
             reasoning_open=completion.reasoning_open,
             fallback=True,
@@ -133,20 +136,24 @@ def generate_missing(
     prompts: Mapping[str, Prompt],
     protocol: Protocol,
     desk: Desk,
+    golds: Mapping[str, str],
     progress: Progress,
 ) -> None:
     """Ask the engine for every sample that the store lacks, longest expected first, and wait for the last verdict."""
     requests = plan(sets, prompts, protocol, desk.store)
-    home = {problem.id: name for name, problems in sets.items() for problem in problems}
+    home = {problem.id: (name, problem) for name, problems in sets.items() for problem in problems}
     total = sum(len(request.samples) for request in requests)
     progress(0, total, None)
     if requests:
         with engine.awake():
             for done, rollout in enumerate(engine.generate(requests, protocol.sampling()), start=1):
+                benchmark, problem = home[rollout.problem_id]
                 completion = Completion(
-                    benchmark=home[rollout.problem_id],
-                    problem_id=rollout.problem_id,
+                    benchmark=benchmark,
+                    problem_id=problem.id,
                     sample=rollout.sample,
+                    question=problem.question,
+                    gold=golds[problem.id],
                     text=rollout.text,
                     finish=rollout.finish,
                     tokens=len(rollout.tokens),
@@ -247,10 +254,15 @@ def _all(sets: Mapping[str, Sequence[Problem]]) -> Iterable[Problem]:
     return (problem for problems in sets.values() for problem in problems)
 
 
-def _audit(sets: Mapping[str, Sequence[Problem]], raw_gold: bool) -> dict[str, Audited]:
-    if raw_gold:
-        return {name: Audited(tuple(problems), {}, {}) for name, problems in sets.items()}
-    return {name: audit(tuple(problems)) for name, problems in sets.items()}
+def audit_sets(
+    sets: Mapping[str, Sequence[Problem]], raw_gold: bool, dropped: Mapping[str, Mapping[str, str]]
+) -> dict[str, Audited]:
+    """Corrected golds and problems to leave out, by set; with `raw_gold` the golds stay and nothing is left out."""
+    found = {}
+    for name, problems in sets.items():
+        part = Audited(tuple(problems), {}, {}) if raw_gold else audit(tuple(problems))
+        found[name] = replace(part, unsolvable={**part.unsolvable, **dropped.get(name, {})})
+    return found
 
 
 def _golds(audited: Mapping[str, Audited]) -> dict[str, str]:
