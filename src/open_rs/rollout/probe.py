@@ -1,8 +1,8 @@
 """The proof that an engine samples from this policy: equal greedy log-probabilities on one prompt after an update.
 
 An engine that holds its own copy of the weights can keep old ones without an error: an output head that a reload left
-out, keys and values cached under earlier weights, a server that was restarted. What it then samples looks like text, and
-the learner credits tokens to a policy that never chose them. The probe asks for what no stale copy can give.
+out, keys and values cached under earlier weights, a server that was restarted. What it then samples looks like text,
+and the learner credits tokens to a policy that never chose them. The probe asks for what no stale copy can give.
 """
 
 from __future__ import annotations
