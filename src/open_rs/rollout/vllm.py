@@ -2,8 +2,8 @@
 
 vLLM is built with random weights from the model's configuration alone; the policy's weights reach it one way only,
 through `load`, and the probe shows that they arrived. Facts of vLLM 0.32 that shape this file: a reload leaves a tied
-output head stale unless `lm_head.weight` is sent by name (`CausalLM.named_weights` does), it keeps keys and values of the
-old weights, and log-probabilities are those at temperature 1 whatever the temperature was.
+output head stale unless `lm_head.weight` is sent by name (`CausalLM.named_weights` does), it keeps keys and values of
+the old weights, and log-probabilities are those at temperature 1 whatever the temperature was.
 """
 
 from __future__ import annotations
