@@ -100,6 +100,7 @@ class Budget:
         self._clock = clock
         self._charged_until = clock()
         self._run: RunDir | None = None
+        self._agree: Callable[[float], float] = float
         self._session = 1
         self._asked: tuple[int, float] | None = None  # the step that runs now, and its progress
 
@@ -109,19 +110,21 @@ class Budget:
         config: BudgetConfig,
         max_steps: int,
         run: RunDir | None = None,
-        *,
         started: float | None = None,
+        *,
         most_tokens_per_step: int | None = None,
+        agree: Callable[[float], float] = float,
         clock: Callable[[], float] = time.time,
     ) -> Budget:
         """Open the budget of a run, with what earlier sessions of it spent.
 
         `started` is the moment on `clock` from which this session's time counts; absent: now. `most_tokens_per_step` is
-        what a step can sample at most (prompts x samples x limit), so that a limit in tokens is never passed.
+        what a step can sample at most (prompts x samples x limit), so that a limit in tokens is never passed. `agree`
+        gives every process the main one's answer, so that all of them stop at the same step.
         """
         budget = cls(Limits.of(config), max_steps, config.stretch, clock)
         budget._charged_until = clock() if started is None else started
-        budget._run = run
+        budget._run, budget._agree = run, agree
         budget.pacer.most_tokens = most_tokens_per_step
         for row in run.read_rows(ROWS) if run is not None else ():
             budget._learn(row)
@@ -138,10 +141,10 @@ class Budget:
             return step < self.max_steps
         if self.ledger.progress.get(step - 1, 0.0) >= 1.0:
             return False
-        fits = self._steps_that_fit(step)
-        if fits < 1 and step == 0:
+        fits = self._agree(self._steps_that_fit(step)) >= 1
+        if not fits and step == 0:
             raise UserError(self._too_small())
-        return fits >= 1
+        return fits
 
     def progress(self, step: int) -> float:
         """The share of the run that will be done when `step` ends: in (0, 1], and 1 for the step that will be the last.
@@ -153,18 +156,23 @@ class Budget:
             return (step + 1) / self.max_steps
         if self._asked is None or self._asked[0] != step:
             before = self.ledger.progress.get(step - 1, 0.0)
-            remaining = max(1, int(self._steps_that_fit(step)))
+            remaining = max(1, int(self._agree(self._steps_that_fit(step))))
             self.last_step = step + remaining
             self._asked = (step, before + (1.0 - before) / remaining)
         return self._asked[1]
 
     def charge(
-        self, seconds: Mapping[str, float], tokens: Mapping[str, int] | None = None, step: int | None = None
+        self,
+        seconds: Mapping[str, float],
+        tokens: Mapping[str, int] | None = None,
+        step: int | None = None,
+        progress: float | None = None,
     ) -> Spending:
         """Write down what happened since the last charge, and say where the run stands.
 
         `seconds` by phase (load, evaluate, generate, grade, update, validate, save); wall time that no phase explains
-        is spent all the same. `tokens` by kind (sampled, trained, graded). `step` is given once a step, at its end.
+        is spent all the same. `tokens` by kind (sampled, trained, graded). `step` is given once a step, at its end;
+        `progress` is then what `progress(step)` said before it.
         """
         row = {
             "session": self._session,
@@ -172,7 +180,7 @@ class Budget:
             "elapsed": self._clock() - self._charged_until,
             "seconds": dict(seconds),
             "tokens": dict(tokens or {}),
-            "progress": None if step is None else self.progress(step),
+            "progress": progress if step is None or progress is not None else self.progress(step),
         }
         self._charged_until += row["elapsed"]
         self._learn(row)
@@ -225,7 +233,9 @@ class Budget:
 
     def _learn(self, row: Mapping[str, Any]) -> None:
         self.ledger.add(row)
-        if row["step"] is not None:
+        if row["step"] is None:
+            self.pacer.watch_lumps(row["seconds"])
+        else:
             self.pacer.watch(row["elapsed"], row["seconds"], row["tokens"].get("sampled", 0))
 
     def _steps_that_fit(self, step: int) -> float:

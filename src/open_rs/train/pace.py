@@ -101,14 +101,18 @@ class Pacer:
 
     def watch(self, elapsed: float, seconds: Mapping[str, float], tokens: int) -> None:
         """Learn from one step."""
-        lumps = {phase: seconds[phase] for phase in LUMPS if phase in seconds}
-        self.lumps |= lumps
-        self.lump_seconds += sum(lumps.values())
         self.steps_seen += 1
-        self._seconds.append(max(0.0, elapsed - sum(lumps.values())))
+        self._seconds.append(max(0.0, elapsed - self.watch_lumps(seconds)))
         self._tokens.append(tokens)
         if len(self._seconds) >= MEMORY_STEPS // 2:
             self._fastest = min(self._fastest, self._seconds_per_token(MEMORY_STEPS))
+
+    def watch_lumps(self, seconds: Mapping[str, float]) -> float:
+        """Learn from validations and saves, inside a step or after it; returns their seconds."""
+        lumps = {phase: seconds[phase] for phase in LUMPS if phase in seconds}
+        self.lumps |= lumps
+        self.lump_seconds += sum(lumps.values())
+        return sum(lumps.values())
 
     def pace(self, evaluation_seconds: float) -> Pace | None:
         """What steps cost now; None where nothing is known yet."""
@@ -121,7 +125,7 @@ class Pacer:
             return None if expected is None else Pace(expected, STEP_HASTE * expected, most, most, most, closing, bare)
         recent = _mean(list(self._seconds)[-ALARM_STEPS:])
         return Pace(
-            step_seconds=max(_mean(self._seconds), recent) + self.lump_seconds / self.steps_seen,
+            step_seconds=max(_mean(self._seconds), recent) + self.lump_seconds / max(1, self.steps_seen),
             longest_seconds=STEP_HASTE * max(self._seconds),
             step_tokens=_mean(self._tokens),
             likely_tokens=STEP_HASTE * max(self._tokens),
