@@ -139,9 +139,8 @@ class Budget:
         """Whether step `step`, counted from 0, is to run. Raises UserError where not even the first one fits."""
         if not self.limits.bind:
             return step < self.max_steps
-        if self.ledger.progress.get(step - 1, 0.0) >= 1.0:
-            return False
-        fits = self._agree(self._steps_that_fit(step)) >= 1
+        finished = self.ledger.progress.get(step - 1, 0.0) >= 1.0
+        fits = self._agree(0.0 if finished else self._steps_that_fit(step)) >= 1
         if not fits and step == 0:
             raise UserError(self._too_small())
         return fits
@@ -156,9 +155,9 @@ class Budget:
             return (step + 1) / self.max_steps
         if self._asked is None or self._asked[0] != step:
             before = self.ledger.progress.get(step - 1, 0.0)
-            remaining = max(1, int(self._agree(self._steps_that_fit(step))))
+            remaining = max(1, int(self._steps_that_fit(step)))
             self.last_step = step + remaining
-            self._asked = (step, before + (1.0 - before) / remaining)
+            self._asked = (step, self._agree(before + (1.0 - before) / remaining))
         return self._asked[1]
 
     def charge(
@@ -248,7 +247,7 @@ class Budget:
         fits = steps_that_fit(self.limits, pace, *spent)
         if fits == 0 and may_finish(self.limits, pace, *spent):
             fits = 1
-        return fits if self._stretch else min(fits, planned)
+        return fits if self._stretch and math.isfinite(fits) else min(fits, max(1.0, planned))
 
     def _pace(self) -> Pace | None:
         return self.pacer.pace(self.ledger.evaluation_seconds)
