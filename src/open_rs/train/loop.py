@@ -20,7 +20,7 @@ from open_rs.train.phases import Phases
 
 def run_steps(parts: Parts, step: int) -> int:
     """Train from `step` (counted from 0) until the budget is used; returns the number of steps taken."""
-    while parts.goes_on(step):
+    while parts.budget.goes_on(step):
         row = one_step(parts, step)
         alarm = parts.guard.watch(step, row)
         if alarm.action == "roll back":
@@ -42,7 +42,7 @@ def run_steps(parts: Parts, step: int) -> int:
 
 def one_step(parts: Parts, step: int) -> dict[str, Any]:
     """Pick problems, sample, grade, score, update. Returns the step's metrics; shapes are those of `types.py`."""
-    phases, progress = Phases(), parts.progress(step)
+    phases, progress = Phases(), parts.budget.progress(step)
     problems = parts.selection.pick(step)  # [Q]
     with parts.engine.awake():
         with phases("load"):
