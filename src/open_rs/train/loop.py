@@ -10,7 +10,6 @@ from __future__ import annotations
 from typing import Any
 
 from open_rs.rewards import score
-
 from open_rs.train import metrics, proof
 from open_rs.train.batch import build_batch
 from open_rs.train.collect import collect
@@ -20,7 +19,7 @@ from open_rs.train.phases import Phases
 
 def run_steps(parts: Parts, step: int) -> int:
     """Train from `step` (counted from 0) until the budget is used; returns the number of steps taken."""
-    while parts.budget.goes_on(step):
+    while parts.goes_on(step):
         row = one_step(parts, step)
         alarm = parts.guard.watch(step, row)
         if alarm.action == "roll back":
@@ -42,7 +41,7 @@ def run_steps(parts: Parts, step: int) -> int:
 
 def one_step(parts: Parts, step: int) -> dict[str, Any]:
     """Pick problems, sample, grade, score, update. Returns the step's metrics; shapes are those of `types.py`."""
-    phases, progress = Phases(), parts.budget.progress(step)
+    phases, progress = Phases(), parts.progress(step)
     problems = parts.selection.pick(step)  # [Q]
     with parts.engine.awake():
         with phases("load"):

@@ -10,11 +10,11 @@ from functools import cached_property
 from typing import Any, Self
 
 import torch
-from open_rs.rewards import Term, build_terms
 
 from open_rs.config.schema import Recipe
 from open_rs.grading import Grader
 from open_rs.prompts import opens_reasoning
+from open_rs.rewards import Term, build_terms
 from open_rs.rollout import build_engine
 from open_rs.rollout.engine import Engine, Request, Sampling
 from open_rs.run_dir import RunDir
@@ -81,9 +81,8 @@ class Parts:
                 recipe.budget,
                 steps,
                 run if ranks.is_main_process else None,
-                started,
+                started=started,
                 most_tokens_per_step=recipe.train.prompts_per_step * most_tokens,
-                agree=lambda answer: _as_main_says(policy, answer),
             )
             opened.pop_all()
         guard = Guard(recipe.guard)
@@ -102,6 +101,14 @@ class Parts:
         return self.policy.accelerator.is_main_process
 
     # What a step needs
+
+    def goes_on(self, step: int) -> bool:
+        """Whether the budget has room for this step; the main process decides for all."""
+        return self._as_main_says(lambda: self.budget.goes_on(step)) > 0
+
+    def progress(self, step: int) -> float:
+        """The share of the run that will be done when this step ends."""
+        return self._as_main_says(lambda: self.budget.progress(step))
 
     def requests(self, problems: Sequence[Problem]) -> list[Request]:
         """`num_generations` samples of each problem."""
@@ -143,6 +150,10 @@ class Parts:
         """Add up counts that every process holds under the same keys, in the same order."""
         total = self.policy.sum_over_ranks(torch.tensor(list(sums.values()), dtype=torch.float64))
         return dict(zip(sums, total.tolist(), strict=True))
+
+    def _as_main_says(self, ask: Callable[[], float]) -> float:
+        """The main process's answer on every process, so that all of them take the same turn."""
+        return self.sum_over_processes({"answer": float(ask()) if self.is_main else 0.0})["answer"]
 
     # What a step leaves behind
 
@@ -197,7 +208,7 @@ class Parts:
         if step % self.recipe.train.save_steps == 0:
             return True
         seconds = 60 * self.recipe.train.save_minutes
-        return _as_main_says(self.policy, time.monotonic() - self.saved_at > seconds) > 0
+        return self._as_main_says(lambda: time.monotonic() - self.saved_at > seconds) > 0
 
     def save(self, step: int) -> None:
         """Write a checkpoint from which step `step` runs next."""
@@ -220,12 +231,6 @@ class Parts:
             self.run.event("resumed", step=step)
         self.policy.accelerator.wait_for_everyone()
         return step
-
-
-def _as_main_says(policy: Policy, answer: float) -> float:
-    """The main process's answer on every process, so that all of them take the same turn."""
-    mine = float(answer) if policy.accelerator.is_main_process else 0.0
-    return float(policy.sum_over_ranks(torch.tensor([mine], dtype=torch.float64)))
 
 
 def _rows(group: Group, scores: Sequence[Score]) -> list[dict[str, Any]]:
