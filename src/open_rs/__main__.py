@@ -1,0 +1,5 @@
+"""`python -m open_rs` is `open-rs`."""
+
+from open_rs.cli import main
+
+main()
