@@ -40,3 +40,23 @@ test: check
 
 test-slow: setup
 	$(BIN)/pytest -m slow
+
+.envs/trl/.complete: scripts/make_trl_env.sh
+	sh scripts/make_trl_env.sh .envs/trl
+
+rivals: .envs/trl/.complete test-vllm-env
+
+oracle: .envs/trl/.complete
+	PYTHONPATH=src:tests .envs/trl/bin/python -m pytest -m oracle tests/oracle
+
+test-vllm-env:
+	sh scripts/make_vllm_env.sh .envs/vllm
+
+test-vllm: test-vllm-env
+	PYTHONPATH=src:tests VLLM_ENABLE_V1_MULTIPROCESSING=0 .envs/vllm/bin/python -m pytest -m vllm tests/vllm
+
+test-browser: setup
+	$(BIN)/pytest -m browser tests/report
+
+clean:
+	rm -rf $(VENV) .envs build dist

@@ -30,3 +30,22 @@ def shared_data() -> Path:
     if not directory.is_dir():
         pytest.skip("real data is absent: ../shared/data does not exist beside this repository")
     return directory
+
+
+@pytest.fixture(scope="session")
+def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A tiny random Qwen2 on disk."""
+    from tiny import save_tiny_model
+
+    return save_tiny_model(tmp_path_factory.mktemp("tiny"))
+
+
+@pytest.fixture(scope="session")
+def finished_run(checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An uninterrupted run of six steps."""
+    from open_rs.train.run import train
+    from planted_recipe import recipe
+
+    out = tmp_path_factory.mktemp("runs") / "whole"
+    train(recipe(checkpoint), out)
+    return out

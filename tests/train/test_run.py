@@ -13,42 +13,13 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors.torch import load_file
-from tiny import save_tiny_model
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from open_rs.config.load import load_recipe
-from open_rs.config.schema import Recipe
 from open_rs.train.run import resume, train
 from open_rs.types import UserError
+from planted_recipe import recipe, settings
 
 REPOSITORY = Path(__file__).resolve().parents[2]
-
-
-@pytest.fixture(scope="session")
-def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return save_tiny_model(tmp_path_factory.mktemp("tiny"))
-
-
-def settings(checkpoint: Path, *more: str) -> list[str]:
-    return [
-        f"model.name_or_path={checkpoint}",
-        "model.device=cpu",
-        "reward.terms=[{name: 'planted_rewards:even_share'}]",
-        "rollout.max_completion_length=16",
-        "rollout.num_generations=4",
-        "train.prompts_per_step=4",
-        "train.max_steps=6",
-        "train.save_steps=2",
-        "optimizer.learning_rate=0.003",
-        "validation.num_problems=4",
-        "validation.samples=2",
-        "validation.every_steps=3",
-        *more,
-    ]
-
-
-def recipe(checkpoint: Path, *more: str) -> Recipe:
-    return load_recipe("demo", settings(checkpoint, *more))
 
 
 def weights(run: Path) -> dict[str, torch.Tensor]:
@@ -66,46 +37,38 @@ def rows(run: Path) -> list[dict]:
     return [{k: v for k, v in json.loads(line).items() if not k.startswith(timed)} for line in lines]
 
 
-@pytest.fixture(scope="session")
-def finished(checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """An uninterrupted run of six steps."""
-    out = tmp_path_factory.mktemp("runs") / "whole"
-    train(recipe(checkpoint), out)
-    return out
-
-
-def test_a_run_leaves_everything_that_it_promises(finished: Path) -> None:
-    names = {path.name for path in finished.iterdir()}
+def test_a_run_leaves_everything_that_it_promises(finished_run: Path) -> None:
+    names = {path.name for path in finished_run.iterdir()}
     assert {"recipe.yaml", "environment.json", "metrics.jsonl", "summary.json", "rollouts", "results", "model"} <= names
-    assert len(list((finished / "rollouts").iterdir())) == 6
-    summary = json.loads((finished / "summary.json").read_text())
+    assert len(list((finished_run / "rollouts").iterdir())) == 6
+    summary = json.loads((finished_run / "summary.json").read_text())
     assert {"base", "trained", "difference", "seconds", "tokens"} <= summary.keys()
     assert {"value", "ci95", "p_value"} <= summary["difference"].keys()
-    assert [row["step"] for row in rows(finished)] == [1, 2, 3, 4, 5, 6]
-    assert "validation_accuracy" in rows(finished)[2]
+    assert [row["step"] for row in rows(finished_run)] == [1, 2, 3, 4, 5, 6]
+    assert "validation_accuracy" in rows(finished_run)[2]
 
 
-def test_the_trained_model_loads_with_plain_transformers(finished: Path) -> None:
-    model = AutoModelForCausalLM.from_pretrained(finished / "model")
-    tokenizer = AutoTokenizer.from_pretrained(finished / "model")
+def test_the_trained_model_loads_with_plain_transformers(finished_run: Path) -> None:
+    model = AutoModelForCausalLM.from_pretrained(finished_run / "model")
+    tokenizer = AutoTokenizer.from_pretrained(finished_run / "model")
     prompt = tokenizer.apply_chat_template([{"role": "user", "content": "1 + 1"}], add_generation_prompt=True)
     assert model.config.model_type == "qwen2"
     assert len(prompt) > 0
 
 
-def test_the_same_recipe_gives_the_same_weights(checkpoint: Path, finished: Path, tmp_path: Path) -> None:
+def test_the_same_recipe_gives_the_same_weights(checkpoint: Path, finished_run: Path, tmp_path: Path) -> None:
     train(recipe(checkpoint), tmp_path / "again")
-    assert same_weights(finished, tmp_path / "again")
-    assert rows(finished) == rows(tmp_path / "again")
+    assert same_weights(finished_run, tmp_path / "again")
+    assert rows(finished_run) == rows(tmp_path / "again")
 
 
-def test_another_seed_gives_other_weights(checkpoint: Path, finished: Path, tmp_path: Path) -> None:
+def test_another_seed_gives_other_weights(checkpoint: Path, finished_run: Path, tmp_path: Path) -> None:
     train(recipe(checkpoint, "train.seed=7"), tmp_path / "other")
-    assert not same_weights(finished, tmp_path / "other")
+    assert not same_weights(finished_run, tmp_path / "other")
 
 
 def test_a_run_killed_again_and_again_ends_as_the_one_that_was_not(
-    checkpoint: Path, finished: Path, tmp_path: Path
+    checkpoint: Path, finished_run: Path, tmp_path: Path
 ) -> None:
     out = tmp_path / "killed"
     environment = os.environ | {"PYTHONPATH": f"{REPOSITORY / 'src'}:{REPOSITORY / 'tests'}", "OMP_NUM_THREADS": "1"}
@@ -120,8 +83,8 @@ def test_a_run_killed_again_and_again_ends_as_the_one_that_was_not(
     subprocess.run(again, env=environment, stderr=subprocess.DEVNULL, check=True)
     events = [json.loads(line) for line in (out / "events.jsonl").read_text().splitlines()]
     assert any(event["kind"] == "resumed" and event["step"] >= 2 for event in events)
-    assert same_weights(finished, out)
-    assert rows(finished) == rows(out)
+    assert same_weights(finished_run, out)
+    assert rows(finished_run) == rows(out)
 
 
 def _wait_for(process: subprocess.Popen, out: Path, moment: str) -> None:
@@ -133,18 +96,18 @@ def _wait_for(process: subprocess.Popen, out: Path, moment: str) -> None:
         time.sleep(0.002)
 
 
-def test_a_directory_that_holds_a_run_is_refused(checkpoint: Path, finished: Path) -> None:
-    before = (finished / "summary.json").read_bytes()
+def test_a_directory_that_holds_a_run_is_refused(checkpoint: Path, finished_run: Path) -> None:
+    before = (finished_run / "summary.json").read_bytes()
     with pytest.raises(UserError, match="already holds files"):
-        train(recipe(checkpoint), finished)
-    assert (finished / "summary.json").read_bytes() == before
+        train(recipe(checkpoint), finished_run)
+    assert (finished_run / "summary.json").read_bytes() == before
 
 
-def test_a_finished_run_can_be_resumed_and_stays_as_it_is(finished: Path) -> None:
-    before = weights(finished)
-    summary = resume(finished)
+def test_a_finished_run_can_be_resumed_and_stays_as_it_is(finished_run: Path) -> None:
+    before = weights(finished_run)
+    summary = resume(finished_run)
     assert summary["steps"] == 6
-    assert all(torch.equal(before[name], tensor) for name, tensor in weights(finished).items())
+    assert all(torch.equal(before[name], tensor) for name, tensor in weights(finished_run).items())
 
 
 def test_an_endpoint_can_not_be_trained_through(checkpoint: Path, tmp_path: Path) -> None:
