@@ -16,7 +16,7 @@ _SCIENTIFIC = re.compile(r"(\d+(?:\.\d+)?)[eE]([+-]?\d+)")
 _BRACKET = re.compile(r"(?<!\\left)(?<!\\right)(?<!\\)([()\[\]])")
 _OPERATOR = re.compile(r"(?<=[\w}])([+=<>])(?=[\w\\{])")
 _AMBIGUOUS = (
-    (re.compile(r"(?<!\d)\d{1,3},\d{3}(?:,\d{3})+(?!\d)|(?<!\d)\d{1,3},\d{3}(?!\d)"), "one number or several?"),
+    (re.compile(r"\$?\d{1,3}(?:,\d{3})+\$?$"), "one number or several?"),
     (re.compile(r"\\pm.*\\pm"), "several plus-minus signs"),
     (re.compile(r"(?<![a-zA-Z])(?:or|and/or)(?![a-zA-Z])"), "alternatives"),
     (re.compile(r"\\approx|\\sim(?![a-zA-Z])|\\cdots|\\ldots|\.\.\."), "an approximation or an open end"),

@@ -16,7 +16,7 @@ from math_verify import LatexExtractionConfig, parse, verify
 from sympy import Basic, Eq, Expr, I, MatrixBase, Rational, S, Symbol, nan, oo, real_root, zoo
 
 from open_rs.grading.compare import Undecided, equal, exact_leaf
-from open_rs.grading.rational import TooLargeError
+from open_rs.grading.expression import TooLargeError
 from open_rs.grading.variables import spell_variables
 
 logging.getLogger("math_verify").setLevel(logging.ERROR)
