@@ -3,6 +3,8 @@ r"""Owns the question whether a gold can grade anybody: it must recognise itself
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
+from dataclasses import dataclass
 
 from open_rs.grading.extract import trailing_boxes
 from open_rs.grading.grader import Grader
@@ -14,7 +16,7 @@ _SCIENTIFIC = re.compile(r"(\d+(?:\.\d+)?)[eE]([+-]?\d+)")
 _BRACKET = re.compile(r"(?<!\\left)(?<!\\right)(?<!\\)([()\[\]])")
 _OPERATOR = re.compile(r"(?<=[\w}])([+=<>])(?=[\w\\{])")
 _AMBIGUOUS = (
-    (re.compile(r"(?<!\d)\d{1,3},\d{3}(?:,\d{3})+(?!\d)|(?<!\d)\d{1,3},\d{3}(?!\d)"), "one number or several?"),
+    (re.compile(r"\$?\d{1,3}(?:,\d{3})+\$?$"), "one number or several?"),
     (re.compile(r"\\pm.*\\pm"), "several plus-minus signs"),
     (re.compile(r"(?<![a-zA-Z])(?:or|and/or)(?![a-zA-Z])"), "alternatives"),
     (re.compile(r"\\approx|\\sim(?![a-zA-Z])|\\cdots|\\ldots|\.\.\."), "an approximation or an open end"),
@@ -37,6 +39,39 @@ def audit(gold: str, grader: Grader) -> str | None:
         if correct is not True:
             return reason if correct is None else f"gold_differs_from_itself: `{spelling}` ({reason})"
     return None
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """A gold that needs a person's eye."""
+
+    id: str
+    gold: str
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Audited:
+    """`failed`: golds that nobody can be graded against. `ambiguous`: golds that work, and could be read in two ways."""
+
+    num_golds: int
+    failed: tuple[Finding, ...]
+    ambiguous: tuple[Finding, ...]
+
+
+def audit_golds(golds: Iterable[tuple[str, str]], grader: Grader) -> Audited:
+    """Audit many (id, gold) pairs, in order."""
+    failed: list[Finding] = []
+    ambiguous: list[Finding] = []
+    count = 0
+    for identity, gold in golds:
+        count += 1
+        reason, doubt = audit(gold, grader), ambiguity(gold)
+        if reason is not None:
+            failed.append(Finding(identity, gold, reason))
+        elif doubt is not None:
+            ambiguous.append(Finding(identity, gold, doubt))
+    return Audited(count, tuple(failed), tuple(ambiguous))
 
 
 def self_grades(gold: str, grader: Grader) -> bool:

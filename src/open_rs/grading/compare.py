@@ -11,7 +11,8 @@ from collections.abc import Callable
 from fractions import Fraction
 from functools import lru_cache
 
-from open_rs.grading.rational import TooLargeError, rational
+from open_rs.grading.approximate import clearly_differ
+from open_rs.grading.rational import rational
 from open_rs.grading.shape import Bracketed, Equation, Leaf, Many, Shape, shape_of
 
 LeafEqual = Callable[[str, str, "float | None"], bool]
@@ -54,6 +55,8 @@ def exact_leaf(gold: str, answer: str, relative_tolerance: float | None) -> bool
     if gold_values and answer_values:
         return _any_close(gold_values, answer_values, relative_tolerance)
     if (gold_values and answer_words) or (gold_words and answer_values):
+        return False
+    if clearly_differ(gold, answer, relative_tolerance or 0.0):
         return False
     raise Undecided
 

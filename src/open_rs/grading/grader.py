@@ -18,7 +18,7 @@ from open_rs.grading.extract import Extraction, extract, trailing_boxes
 from open_rs.grading.limits import refuse
 from open_rs.grading.normalise import normalise
 from open_rs.grading.pool import Question, WorkerPool
-from open_rs.grading.rational import TooLargeError
+from open_rs.grading.expression import TooLargeError
 from open_rs.grading.shape import Many, shape_of
 from open_rs.types import Verdict
 

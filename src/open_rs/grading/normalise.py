@@ -117,6 +117,13 @@ def _delimiters(text: str) -> str:
     return text.replace("**", "^") if re.search(r"\w\*\*\w", text) else text.replace("**", "")
 
 
+def _line_breaks(text: str) -> str:
+    r"""Row ends of a matrix become `\cr`; elsewhere a doubled backslash is an escape too many or a line break."""
+    if r"\begin{" in text:
+        return re.sub(r"\\\\(?:\[[^\]]*\])?", r" \\cr ", text)
+    return re.sub(r"\\\\(?=[a-zA-Z{}()])", r"\\", text).replace("\\\\", " ")
+
+
 def _decoration(text: str) -> str:
     text = _THOUSANDS_MARK.sub("", text).replace(r"\!", "")
     text = _DECORATION.sub(" ", text)
@@ -223,4 +230,4 @@ def _matches_last(text: str) -> bool:
     return False
 
 
-_STEPS = (_unicode, _delimiters, _decoration, _wrappers, _words, _fractions, _units, _numbers, _tidy)
+_STEPS = (_unicode, _line_breaks, _delimiters, _decoration, _wrappers, _words, _fractions, _units, _numbers, _tidy)

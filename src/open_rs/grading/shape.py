@@ -83,7 +83,7 @@ def _read_matrix(text: str, depth: int) -> Shape | None:
     match = _MATRIX.fullmatch(text)
     if match is None or r"\begin" in match[1]:
         return None
-    rows = [row for row in re.split(r"\\\\|\\cr(?![a-zA-Z])", match[1]) if row.strip()]
+    rows = [row for row in re.split(r"\\cr(?![a-zA-Z])", match[1]) if row.strip()]
     cells = [tuple(_shape(cell, depth + 1) for cell in row.split("&")) for row in rows]
     if all(len(row) == 1 for row in cells):
         return Many("vector", tuple(row[0] for row in cells))

@@ -30,6 +30,7 @@ def spell_variables(text: str) -> str:
     text = _EXPONENTIAL.sub("e^", text)
     text = re.sub(r"e\^\(((?:[^()]|\([^()]*\))*)\)", r"e^{\1}", text)
     text = _VARIABLE.sub(_spell, text)
+    text = re.sub(r"(v_\{\w+\})(?=[(\[])", r"\1\\cdot ", text)  # f(x) as a product, on both sides alike
     text = _DECIMAL.sub(_as_fraction, text)
     return _APPLIED.sub(r"\1(\2)", text)
 
