@@ -1,0 +1,1 @@
+"""The embedded tiny reasoning model, and the scripts that made it."""
