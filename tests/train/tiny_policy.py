@@ -84,14 +84,16 @@ def rollout(problem_id: str, sample: int, seed: int, *, tokens: int | None = Non
     """Random tokens after a random prompt; the prompt depends on the problem only."""
     prompt_chance, chance = random.Random(problem_id), random.Random(f"{problem_id} {sample} {seed}")
     length = chance.randint(1, LIMIT) if tokens is None else tokens
+    words = tuple(chance.randrange(2, VOCABULARY) for _ in range(length))
+    finish = "length" if length == LIMIT else "stop"
     return Rollout(
         problem_id=problem_id,
         sample=sample,
         prompt_tokens=tuple(prompt_chance.randrange(2, VOCABULARY) for _ in range(prompt_chance.randint(1, 9))),
-        tokens=tuple(chance.randrange(2, VOCABULARY) for _ in range(length)),
+        tokens=words if finish == "length" else (*words, 1)[1:],
         logprobs=tuple(-4 - chance.random() for _ in range(length)) if logprobs else None,
         text="",
-        finish="length" if length == LIMIT else "stop",
+        finish=finish,
         policy_version=0,
     )
 
@@ -144,10 +146,10 @@ def weights_of(policy: Policy) -> torch.Tensor:
     return torch.cat([p.detach().float().flatten() for _, p in policy.trainable()])
 
 
-def gradient_of(policy: Policy, batch: Batch) -> torch.Tensor:
-    """The gradient of a batch as one vector, before clipping."""
+def gradient_of(policy: Policy, batch: Batch, old: torch.Tensor | None = None) -> torch.Tensor:
+    """The gradient of a batch as one vector, before clipping; off policy where `old` [N, T] is given."""
     rows = range(len(batch.lengths))
-    batch, old = policy._with_fixed_logprobs(batch)
+    batch, _ = policy._with_fixed_logprobs(batch)
     policy._retried(batch, rows, lambda plans: policy._accumulate(batch, plans, old))
     found = [torch.zeros_like(p) if p.grad is None else p.grad for _, p in policy.trainable()]
     policy.optimizer.zero_grad()

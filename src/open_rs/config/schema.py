@@ -174,6 +174,7 @@ class AlgorithmConfig(Section):
     leave_one_out: bool = False
     mask_truncated_completions: bool = False
     beta: float = Field(default=0.0, ge=0, description="weight of the KL term (k3) against the starting model")
+    use_bias_correction_kl: bool = Field(default=False, description="KL term times the ratio: unbiased gradient")
     num_iterations: int = Field(default=1, ge=1, description="passes over one batch of rollouts")
     num_minibatches: int = Field(default=1, ge=1, description="optimiser steps in one pass")
     sampler_correction_cap: float | None = Field(
@@ -184,6 +185,8 @@ class AlgorithmConfig(Section):
     def _consistent(self) -> Self:
         if self.delta is not None and self.delta <= 1 + (self.epsilon_high or self.epsilon):
             raise ValueError("delta: must exceed 1 + epsilon_high, or the clip below it never acts")
+        if self.objective == "cispo" and (self.epsilon_high or 0) < 1:
+            raise ValueError("epsilon_high: under `cispo` it is the greatest ratio itself, as in TRL; give e.g. 5.0")
         return self
 
 

@@ -33,7 +33,8 @@ class Objective:
     """How one token's loss follows from its ratio. `delta` bounds the ratio from above where the advantage is negative.
 
     With `cispo` (arXiv 2506.13585) the ratio is a constant factor, at most `epsilon_high`. `sampler_cap` truncates the
-    learner/sampler weight (arXiv 2508.03556 and others); None leaves it out.
+    learner/sampler weight; None leaves it out. With `unbiased_kl` the KL term is multiplied by the ratio, which makes
+    its gradient that of the reverse KL (arXiv 2512.02556).
     """
 
     name: Literal["clip", "cispo"] = "clip"
@@ -42,6 +43,7 @@ class Objective:
     epsilon_high: float = 0.2
     delta: float | None = None
     beta: float = 0.0
+    unbiased_kl: bool = False
     sampler_cap: float | None = 2.0
 
 
@@ -122,7 +124,7 @@ def token_losses(logprobs: Tensor, terms: TokenTerms, objective: Objective) -> T
     kl = torch.zeros_like(loss)
     if terms.reference is not None:
         kl = k3(terms.reference - logprobs)
-        loss = loss + objective.beta * kl
+        loss = loss + objective.beta * (kl * ratio if objective.unbiased_kl else kl)
     return TokenLosses(
         loss=loss,
         ratio=ratio.detach(),

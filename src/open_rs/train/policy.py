@@ -336,6 +336,7 @@ def build_objective(algorithm: AlgorithmConfig) -> Objective:
         epsilon_high=algorithm.epsilon if algorithm.epsilon_high is None else algorithm.epsilon_high,
         delta=algorithm.delta,
         beta=algorithm.beta,
+        unbiased_kl=algorithm.use_bias_correction_kl,
         sampler_cap=algorithm.sampler_correction_cap,
     )
 
