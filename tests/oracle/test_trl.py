@@ -143,13 +143,13 @@ def trl_trainer(directory: Path, groups: list[Group], scores: list[list[Score]],
 
 
 def build_pair(tmp_path: Path, ours: dict[str, Any], theirs: dict[str, Any], rewards: Any = REWARDS) -> Pair:
-    start = tiny_model(tie_word_embeddings=True)
+    start = tiny_model()
     start.save_pretrained(tmp_path)
     groups, scores = recorded(rewards)
     trainer = trl_trainer(tmp_path, groups, scores, **theirs)
     trainer.our_algorithm = AlgorithmConfig(**ours)
     policy = tiny_policy(start, temperature=TEMPERATURE, tokens_per_micro_batch=40, **ours)
-    moved = tiny_model(tie_word_embeddings=True, seed=1).module.state_dict()
+    moved = tiny_model(seed=1).module.state_dict()
     for module in (trainer.model, policy.model.module):
         state = {name: 0.9 * value + 0.1 * moved[name] for name, value in module.state_dict().items()}
         module.load_state_dict(state)
@@ -242,7 +242,7 @@ def tiny_policy_without_correction(pair: Pair) -> Policy:
 
 @pytest.mark.parametrize("ours", [{"loss_type": "dapo"}, {"loss_type": "grpo", "beta": 0.1}], ids=["dapo", "grpo, kl"])
 def test_ten_steps_end_at_the_same_weights(tmp_path: Path, ours: dict[str, Any]) -> None:
-    start = tiny_model(tie_word_embeddings=True)
+    start = tiny_model()
     start.save_pretrained(tmp_path)
     before = {name: p.detach().clone() for name, p in start.module.named_parameters()}
     steps = [recorded(REWARDS, seed) for seed in range(10)]

@@ -4,68 +4,39 @@ from __future__ import annotations
 
 import random
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import torch
 from peft import LoraConfig as PeftLoraConfig
 from peft import get_peft_model
-from tokenizers import Tokenizer
-from tokenizers.models import WordLevel
-from transformers import (
-    LlamaConfig,
-    LlamaForCausalLM,
-    PreTrainedTokenizerFast,
-    Qwen2Config,
-    Qwen2ForCausalLM,
-    Qwen3Config,
-    Qwen3ForCausalLM,
-)
 
-from open_rs.config.schema import AlgorithmConfig, LoraConfig, OptimizerConfig, TrainConfig
+import tiny
+from open_rs.config.schema import AlgorithmConfig, OptimizerConfig, TrainConfig
 from open_rs.models import CausalLM
 from open_rs.train.batch import Batch, build_batch
 from open_rs.train.policy import Policy
 from open_rs.types import Group, Problem, Rollout, Score, Verdict
 
-VOCABULARY = 61
+VOCABULARY = 260
 LIMIT = 12  # max_completion_length
-SIZES: dict[str, Any] = {
-    "vocab_size": VOCABULARY,
-    "hidden_size": 32,
-    "intermediate_size": 48,
-    "num_hidden_layers": 2,
-    "num_attention_heads": 4,
-    "num_key_value_heads": 2,
-    "max_position_embeddings": 128,
-    "initializer_range": 0.2,
-    "eos_token_id": 1,
-    "pad_token_id": 0,
-    "bos_token_id": None,
-}
-FAMILIES: dict[str, Any] = {
-    "qwen2": lambda **changes: Qwen2ForCausalLM(Qwen2Config(**SIZES | changes)),
-    "qwen3": lambda **changes: Qwen3ForCausalLM(Qwen3Config(head_dim=8, **SIZES | changes)),
-    "llama": lambda **changes: LlamaForCausalLM(LlamaConfig(**SIZES | changes)),
-}
 
 
-def tiny_model(family: str = "qwen2", *, lora: LoraConfig | None = None, seed: int = 0, **changes: Any) -> CausalLM:
-    """A random model of a family, in fp32 on the CPU unless `dtype` says otherwise."""
-    dtype = changes.pop("dtype", torch.float32)
+def tiny_model(
+    family: str = "qwen2", *, seed: int = 0, lora: bool = False, dtype: torch.dtype = torch.float32
+) -> CausalLM:
+    """A random model with tied embeddings, in fp32 on the CPU; its adapter, if it has one, is random too."""
+    model = tiny.tiny_model(family, seed=seed)
+    if not lora:
+        return replace(model, module=model.module.to(dtype), dtype=dtype)
     with torch.random.fork_rng():
         torch.manual_seed(seed)
-        module: Any = FAMILIES[family](**changes).to(dtype).eval()
-        if lora is not None:
-            peft = PeftLoraConfig(
-                r=lora.rank, lora_alpha=int(lora.alpha), target_modules="all-linear", task_type="CAUSAL_LM"
-            )
-            module = get_peft_model(module, peft)
-            for name, parameter in module.named_parameters():  # B starts at zero, which would hide mistakes in A
-                if "lora_B" in name:
-                    torch.nn.init.normal_(parameter, std=0.02)
-    words = {str(n): n for n in range(VOCABULARY)}
-    tokenizer = PreTrainedTokenizerFast(tokenizer_object=Tokenizer(WordLevel(words, unk_token="0")), eos_token="1")
-    return CausalLM(module, tokenizer, f"tiny-{family}", torch.device("cpu"), dtype, frozenset({1}), 128)
+        adapter = PeftLoraConfig(r=4, lora_alpha=8, target_modules="all-linear", task_type="CAUSAL_LM")
+        module = get_peft_model(model.module, adapter)
+        for name, parameter in module.named_parameters():
+            if "lora_B" in name:  # it starts at zero, which would hide mistakes in A
+                torch.nn.init.normal_(parameter, std=0.02)
+    return replace(model, module=module)
 
 
 def tiny_policy(
@@ -91,7 +62,7 @@ def rollout(problem_id: str, sample: int, seed: int, *, tokens: int | None = Non
         sample=sample,
         prompt_tokens=tuple(prompt_chance.randrange(2, VOCABULARY) for _ in range(prompt_chance.randint(1, 9))),
         tokens=words if finish == "length" else (*words, 1)[1:],
-        logprobs=tuple(-4 - chance.random() for _ in range(length)) if logprobs else None,
+        logprobs=tuple(-4.8 - 1.4 * chance.random() for _ in range(length)) if logprobs else None,
         text="",
         finish=finish,
         policy_version=0,

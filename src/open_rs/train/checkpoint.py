@@ -14,9 +14,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from open_rs.train.policy import Policy
-
 from open_rs.run_dir import RunDir, disk_errors
+from open_rs.train.policy import Policy
 
 _NAME = re.compile(r"step-(\d{6})")
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 import copy
 import math
 import time
+import warnings
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
@@ -20,6 +21,7 @@ from typing import Any, Self, TypeVar
 import torch
 import torch.distributed
 from accelerate import Accelerator, InitProcessGroupKwargs
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
@@ -126,7 +128,7 @@ class Policy:
         place = directory / STATE_FILE
         if not place.is_file():
             raise UserError(f"{directory}: no `{STATE_FILE}` in it; give a checkpoint directory of a run")
-        stored, current = load_file(place), self._state_tensors()
+        stored, current = _read_state(place), self._state_tensors()
         strange = {name for name, tensor in current.items() if name not in stored or stored[name].shape != tensor.shape}
         if strange or len(stored) != len(current):
             raise UserError(
@@ -327,6 +329,13 @@ class Policy:
         return tensors
 
 
+def _read_state(place: Path) -> dict[str, Tensor]:
+    try:
+        return load_file(place)
+    except SafetensorError as error:
+        raise UserError(f"{place}: damaged ({error}); resume from an older checkpoint") from error
+
+
 def build_objective(algorithm: AlgorithmConfig) -> Objective:
     """The recipe's objective as plain values."""
     return Objective(
@@ -370,8 +379,9 @@ def _build_reference(model: CausalLM, head: OutputHead) -> Reference:
 
 def _prepare_module(model: CausalLM, gradient_checkpointing: bool) -> None:
     if gradient_checkpointing:
-        model.base.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
-        model.base.enable_input_require_grads()
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", FutureWarning)  # its new name came after transformers 5.17
+            model.base.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
     for parameter in model.module.parameters():
         if parameter.requires_grad and parameter.dtype != torch.float32:
             parameter.grad_dtype = torch.float32  # micro-batches add up in fp32 whatever the weights are stored in
