@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 import torch
 
-TOKEN_STEP = 64  # visible lengths grow in this step, so that kernels (and captured graphs) see few shapes
+TOKEN_STEP = 16  # visible lengths grow in this step, so that kernels see few shapes and the same rounding
 
 
 @dataclass(frozen=True, slots=True)
@@ -19,45 +19,48 @@ class CacheShape:
     num_layers: int
     num_heads: int
     head_width: int
+    dtype: torch.dtype
 
-    def bytes_per_token(self, dtype: torch.dtype) -> int:
+    @property
+    def bytes_per_token(self) -> int:
         """Keys and values of all layers."""
-        return 2 * self.num_layers * self.num_heads * self.head_width * dtype.itemsize
+        return 2 * self.num_layers * self.num_heads * self.head_width * self.dtype.itemsize
 
 
 class SlotCache:
-    """Keys and values [layers, S, K, 2, H, D]. Zeroed once, because a masked stale NaN would still poison a sum."""
+    """Keys and values [layers, 2, S, H, K, D]. Zeroed once, because a masked stale NaN would still poison a sum."""
 
-    def __init__(self, shape: CacheShape, num_slots: int, slot_tokens: int, dtype: torch.dtype, device: torch.device):
+    def __init__(self, shape: CacheShape, num_slots: int, slot_tokens: int, device: torch.device):
         self.num_slots = num_slots
         self.slot_tokens = round_up(slot_tokens, TOKEN_STEP)
         self.tokens = torch.zeros(
-            (shape.num_layers, num_slots, self.slot_tokens, 2, shape.num_heads, shape.head_width),
-            dtype=dtype,
+            (shape.num_layers, 2, num_slots, shape.num_heads, self.slot_tokens, shape.head_width),
+            dtype=shape.dtype,
             device=device,
         )
-        self._flat = [layer.view(num_slots * self.slot_tokens, -1) for layer in self.tokens]
-
-    def write(self, layer: int, places: torch.Tensor, keys_values: torch.Tensor) -> None:
-        """Store one token a row: `places` [n] from `places_of`, `keys_values` [n, 2 * H * D]."""
-        self._flat[layer].index_copy_(0, places, keys_values)
+        self._flat = [layer.view(-1, shape.head_width) for layer in self.tokens]
+        slots = torch.arange(2 * num_slots * shape.num_heads, device=device) * self.slot_tokens
+        self._slot_starts = slots.view(2, num_slots, shape.num_heads)
 
     def places_of(self, positions: torch.Tensor) -> torch.Tensor:
-        """Where the first slots keep the tokens at `positions` [n]."""
-        return positions + torch.arange(positions.shape[0], device=positions.device) * self.slot_tokens
+        """Where the first slots keep the keys and values of the tokens at `positions` [n]: [2 * n * H]."""
+        return (self._slot_starts[:, : positions.shape[0]] + positions[:, None]).flatten()
 
-    def read(self, layer: int, num_rows: int, length: int) -> tuple[torch.Tensor, torch.Tensor]:
-        """Keys and values [n, H, L, D] of the first slots, as views."""
-        block = self.tokens[layer, :num_rows, :length]
-        return block[:, :, 0].transpose(1, 2), block[:, :, 1].transpose(1, 2)
+    def write(self, layer: int, places: torch.Tensor, keys_values: torch.Tensor) -> None:
+        """Store one token a row: `places` [2 * n * H] from `places_of`, `keys_values` [2, n, H, D]."""
+        self._flat[layer].index_copy_(0, places, keys_values.flatten(0, 2))
+
+    def read(self, layer: int, num_rows: int, length: int) -> torch.Tensor:
+        """Keys and values [2, n, H, L, D] of the first slots, as a view."""
+        return self.tokens[layer, :, :num_rows, :, :length]
 
     def fill(self, slot: int, prefix: torch.Tensor) -> None:
-        """Start a slot with a prompt's keys and values [layers, P, 2, H, D]."""
-        self.tokens[:, slot, : prefix.shape[1]] = prefix
+        """Start a slot with a prompt's keys and values [layers, 2, H, P, D]."""
+        self.tokens[:, :, slot, :, : prefix.shape[-2]] = prefix
 
     def move(self, source: int, target: int, length: int) -> None:
         """Copy the first `length` tokens of one slot over another."""
-        self.tokens[:, target, :length] = self.tokens[:, source, :length]
+        self.tokens[:, :, target, :, :length] = self.tokens[:, :, source, :, :length]
 
 
 def round_up(value: int, step: int) -> int:

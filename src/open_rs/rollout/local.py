@@ -125,7 +125,7 @@ def _build_decoder(model: CausalLM, num_slots: int, slot_tokens: int) -> Decoder
     while True:
         try:
             with torch.inference_mode():
-                cache = SlotCache(cache_shape(model), num_slots, slot_tokens, model.dtype, model.device)
+                cache = SlotCache(cache_shape(model), num_slots, slot_tokens, model.device)
                 return Decoder(model, cache)
         except (torch.OutOfMemoryError, MemoryError) as error:
             if num_slots == 1:

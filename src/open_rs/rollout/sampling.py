@@ -15,6 +15,7 @@ import torch.nn.functional as F
 from open_rs.rollout.engine import Sampling
 
 BLOCK = 128  # words a block; the draw finds the block first, then the word inside it
+WORKING_SET = 1 << 18  # numbers a CPU works on at a time: 1 MiB in float32 stays in its second-level cache
 GOLDEN_GAMMA = -7046029254386353131  # 0x9E3779B97F4A7C15 as int64, the increment of splitmix64 (Steele et al. 2014)
 MIX_FIRST = -4658895280553007687  # 0xBF58476D1CE4E5B9
 MIX_SECOND = -7723592293110705685  # 0x94D049BB133111EB
@@ -57,27 +58,38 @@ def sample(
     in that order, as in transformers; words that tie with the last kept one are kept). Temperature 0 takes the most
     likely word and reports its log-probability at temperature 1.
     """
-    scaled = logits.float()
-    if sampling.temperature not in (0.0, 1.0):
-        scaled = scaled * (1.0 / sampling.temperature)
-    if sampling.temperature == 0.0:
-        highest, tokens = scaled.max(-1)
-        return tokens, highest - scaled.logsumexp(-1)
-    highest = scaled.amax(-1, keepdim=True)  # [n, 1]
-    weights = (scaled - highest).exp_()  # [n, V]
+    if logits.device.type != "cpu":
+        return _sample_rows(logits, keys, positions, sampling)
+    rows = max(1, WORKING_SET // logits.shape[-1])
+    parts = zip(logits.split(rows), keys.split(rows), positions.split(rows), strict=True)
+    tokens, logprobs = zip(*(_sample_rows(*part, sampling) for part in parts), strict=True)
+    return torch.cat(tokens), torch.cat(logprobs)
+
+
+def _sample_rows(
+    logits: torch.Tensor, keys: torch.Tensor, positions: torch.Tensor, sampling: Sampling
+) -> tuple[torch.Tensor, torch.Tensor]:
+    inverse_temperature = 1.0 / (sampling.temperature or 1.0)
+    highest = logits.amax(-1, keepdim=True).float()  # [n, 1]
+    weights = logits - highest  # [n, V] float32, whatever the logits are
+    if inverse_temperature != 1.0:
+        weights *= inverse_temperature
+    weights.exp_()
     weights = F.pad(weights, (0, -weights.shape[-1] % BLOCK)).unflatten(-1, (-1, BLOCK))  # [n, B, BLOCK]
     block_sums = weights.sum(-1)  # [n, B]
     noise = uniform(keys, positions)
     block_ends = block_sums.to(noise.dtype).cumsum(-1)
-    total = block_ends[:, -1]
+    log_total = block_ends[:, -1].log().float()
+    if sampling.temperature == 0.0:
+        return logits.argmax(-1), -log_total
     if is_truncated(sampling):
         floor = _smallest_kept(weights.flatten(1), sampling)  # [n]
-        weights = weights.masked_fill(weights < floor[:, None, None], 0.0)
+        weights.masked_fill_(weights < floor[:, None, None], 0.0)
         block_sums = weights.sum(-1)
         block_ends = block_sums.to(noise.dtype).cumsum(-1)
     tokens = _draw(weights, block_sums, block_ends, noise)
-    chosen = scaled.gather(-1, tokens[:, None]) - highest
-    return tokens, chosen[:, 0] - total.log().float()
+    chosen = (logits.gather(-1, tokens[:, None]) - highest) * inverse_temperature
+    return tokens, chosen[:, 0] - log_total
 
 
 def is_truncated(sampling: Sampling) -> bool:
