@@ -11,9 +11,10 @@ from collections.abc import Callable
 from fractions import Fraction
 from functools import lru_cache
 
-from open_rs.grading.approximate import clearly_differ
+from open_rs.grading.numeric import Formula, clearly_differ, read_formula
 from open_rs.grading.rational import rational
 from open_rs.grading.shape import Bracketed, Equation, Leaf, Many, Shape, shape_of
+from open_rs.grading.values import same_solutions, same_values
 
 LeafEqual = Callable[[str, str, "float | None"], bool]
 _THOUSANDS = re.compile(r"[-+]?\d{1,3}(?:,\d{3})+(?:\.\d+)?")
@@ -65,6 +66,11 @@ def exact_leaf(gold: str, answer: str, relative_tolerance: float | None) -> bool
         return False
     if clearly_differ(gold, answer, relative_tolerance or 0.0):
         return False
+    gold_formula, answer_formula = read_formula(gold), read_formula(answer)
+    if gold_formula is not None and answer_formula is not None:
+        same = same_values(gold_formula, answer_formula, relative_tolerance)
+        if same is not None:
+            return same
     raise Undecided
 
 
@@ -203,7 +209,18 @@ class _Comparison:
             return self._pair(gold, answer.sides[-1])
         if _is_assignment(gold) and _is_assignment(answer) and gold.sides[0] == answer.sides[0]:
             return self._pair(gold.sides[-1], answer.sides[-1])
+        gold_formula, answer_formula = _difference(gold), _difference(answer)
+        if gold_formula is not None and answer_formula is not None:
+            same = same_solutions(gold_formula, answer_formula)
+            if same is not None:
+                return same
         raise Undecided
+
+
+def _difference(equation: Equation) -> Formula | None:
+    """Left minus right, for an equation of two formulas."""
+    texts = [side.text for side in equation.sides if isinstance(side, Leaf)]
+    return read_formula(f"{texts[0]}-({texts[1]})") if len(texts) == len(equation.sides) == 2 else None
 
 
 def _as_many(shape: Shape) -> Many | None:
