@@ -11,9 +11,10 @@ from collections.abc import Callable
 from fractions import Fraction
 from functools import lru_cache
 
-from open_rs.grading.approximate import clearly_differ
+from open_rs.grading.numeric import Formula, clearly_differ, read_formula
 from open_rs.grading.rational import rational
 from open_rs.grading.shape import Bracketed, Equation, Leaf, Many, Shape, shape_of
+from open_rs.grading.values import same_solutions, same_values
 
 LeafEqual = Callable[[str, str, "float | None"], bool]
 _THOUSANDS = re.compile(r"[-+]?\d{1,3}(?:,\d{3})+(?:\.\d+)?")
@@ -21,6 +22,7 @@ _WORDS = re.compile(r"(?:\\text\{[^{}]*\}|[\s.,'()-])+|\(?[A-Za-z]{4,}(?:[ '-][A
 _CHOICE = re.compile(r"\(?([A-Z])\)?")
 _CHOICE_WITH_VALUE = re.compile(r"(?:\\text\{\s*)?(?:\(([A-Z])\)|([A-Z])[).:])(?![(])\s*\}?.*", re.DOTALL)
 _BASED = re.compile(r"(\(?\d[\dA-Fa-f]*\)?)_\{?(\d+)\}?")
+_TIME = re.compile(r"\d{1,2}(?::\d{2})? [ap]m")
 _MAX_UNORDERED = 200
 
 
@@ -40,6 +42,8 @@ def equal(
     choice = _CHOICE.fullmatch(gold)
     if choice and (stated := _CHOICE_WITH_VALUE.fullmatch(answer)):
         return (stated[1] or stated[2]) == choice[1]
+    if choice and choice[1] in "ABCDE" and re.fullmatch(r"\(?[a-e]\)?", answer):
+        return answer.strip("()") == choice[1].lower()
     return _Comparison(leaf_equal, relative_tolerance, shortcut).shapes(shape_of(gold), shape_of(answer), gold, answer)
 
 
@@ -48,7 +52,11 @@ def exact_leaf(gold: str, answer: str, relative_tolerance: float | None) -> bool
     gold_based, answer_based = _BASED.fullmatch(gold), _BASED.fullmatch(answer)
     if gold_based or answer_based:
         return _same_digits(gold_based, answer_based, gold, answer)
+    if _TIME.fullmatch(gold) or _TIME.fullmatch(answer):
+        return _same_time(gold, answer)
     gold_words, answer_words = words(gold), words(answer)
+    if (gold_words is None) != (answer_words is None):
+        gold_words, answer_words = gold_words or _letters(gold), answer_words or _letters(answer)
     if gold_words is not None and answer_words is not None:
         return gold_words == answer_words
     gold_values, answer_values = values(gold), values(answer)
@@ -58,6 +66,11 @@ def exact_leaf(gold: str, answer: str, relative_tolerance: float | None) -> bool
         return False
     if clearly_differ(gold, answer, relative_tolerance or 0.0):
         return False
+    gold_formula, answer_formula = read_formula(gold), read_formula(answer)
+    if gold_formula is not None and answer_formula is not None:
+        same = same_values(gold_formula, answer_formula, relative_tolerance)
+        if same is not None:
+            return same
     raise Undecided
 
 
@@ -66,6 +79,16 @@ def _same_digits(gold: re.Match[str] | None, answer: re.Match[str] | None, gold_
     digits = [match[1] if match else text for match, text in ((gold, gold_text), (answer, answer_text))]
     bases = {match[2] for match in (gold, answer) if match}
     return digits[0].strip("()").lower() == digits[1].strip("()").lower() and len(bases) == 1
+
+
+def _same_time(gold: str, answer: str) -> bool:
+    """`1:58 am` and `1:58` agree, `1:58 am` and `1:58 pm` don't."""
+    halves = {text[-2:] for text in (gold, answer) if text[-1] == "m"}
+    return len(halves) == 1 and gold.split()[0] == answer.split()[0]
+
+
+def _letters(text: str) -> str | None:
+    return text.lower() if re.fullmatch("[A-Za-z]+", text) else None
 
 
 def words(text: str) -> str | None:
@@ -145,7 +168,7 @@ class _Comparison:
             return False
         if len(gold.parts) != len(answer.parts):
             return False
-        if "union" in (gold.kind, answer.kind) and gold.kind != answer.kind:
+        if "union" in (gold.kind, answer.kind) and not all(isinstance(part, Bracketed | Many) for part in answer.parts):
             return False
         if gold.kind in _UNORDERED and answer.kind in _UNORDERED:
             return self._unordered(gold.parts, answer.parts)
@@ -186,7 +209,18 @@ class _Comparison:
             return self._pair(gold, answer.sides[-1])
         if _is_assignment(gold) and _is_assignment(answer) and gold.sides[0] == answer.sides[0]:
             return self._pair(gold.sides[-1], answer.sides[-1])
+        gold_formula, answer_formula = _difference(gold), _difference(answer)
+        if gold_formula is not None and answer_formula is not None:
+            same = same_solutions(gold_formula, answer_formula)
+            if same is not None:
+                return same
         raise Undecided
+
+
+def _difference(equation: Equation) -> Formula | None:
+    """Left minus right, for an equation of two formulas."""
+    texts = [side.text for side in equation.sides if isinstance(side, Leaf)]
+    return read_formula(f"{texts[0]}-({texts[1]})") if len(texts) == len(equation.sides) == 2 else None
 
 
 def _as_many(shape: Shape) -> Many | None:

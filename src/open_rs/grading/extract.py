@@ -12,7 +12,7 @@ _BOX_START = re.compile(r"\\(?:boxed|fbox)\s*\{")
 _MAX_GAP = 80  # characters between two boxes that still belong to one list of answers
 _MAX_FALLBACK = 2000  # characters at the end of an answer in which a fallback looks
 _MATH_SPAN = re.compile(r"\$\$([^$]+)\$\$|\$([^$\n]+)\$|\\\((.+?)\\\)|\\\[(.+?)\\\]", re.DOTALL)
-_ANSWER_CUE = re.compile(r"answer(?:\s+is)?\s*[:=]?\s*", re.IGNORECASE)
+_ANSWER_CUE = re.compile(r"answer(?:\s+is\s*|\s*[:=])[:=]?\s*", re.IGNORECASE)
 _NUMBER = re.compile(r"-?(?:\d[\d,]*(?:\.\d+)?|\.\d+)(?:/\d+)?%?")
 
 
@@ -31,15 +31,16 @@ class Extraction:
 def extract(text: str, *, reasoning_open: bool = False, fallback: bool = False) -> Extraction:
     r"""Find the final answer.
 
-    Reasoning is never read: `reasoning_open` says that the prompt already opened `<think>`, and a completion that never
-    closes it has no answer (`truncated`). `fallback` also accepts, in this order, what follows the last "answer is", the
+    `reasoning_open` says that the prompt already opened `<think>`; a completion that never closes it has no answer
+    (`truncated`). Reasoning is read in one case: its very last words are a box, and what follows `</think>` states nothing
+    (it was cut off). `fallback` also accepts, in this order, what follows the last "answer is", the
     last formula and the last number of the final 2,000 characters; it is meant for evaluation, where formats vary.
     `extract("<think>\\boxed{1}</think> so \\boxed{2}").answer == "2"`.
     """
-    _, answer = split_reasoning(text, reasoning_open)
+    reasoning, answer = split_reasoning(text, reasoning_open)
     if answer is None:
         return Extraction(None, "truncated")
-    boxes = trailing_boxes(answer)
+    boxes = trailing_boxes(answer) or _closing_box(reasoning, answer)
     if boxes:
         return Extraction(boxes[-1], "box" if boxes[-1].strip() else "empty_box", boxes)
     found = _fall_back(answer) if fallback else None
@@ -76,6 +77,16 @@ def _outermost_boxes(text: str) -> list[tuple[int, int, int]]:
             is_box = len(token.group()) > 1
             open_braces.append((token.start(), token.end()) if is_box else None)
     return spans
+
+
+def _closing_box(reasoning: str, answer: str) -> tuple[str, ...]:
+    """The box with which the reasoning ended, where the answer after it has none and names no other."""
+    if not reasoning or _ANSWER_CUE.search(answer):
+        return ()
+    spans = _outermost_boxes(reasoning)
+    if not spans or reasoning[spans[-1][2] + 1 :].strip(" \n.$*\\])"):
+        return ()
+    return (reasoning[spans[-1][1] : spans[-1][2]],)
 
 
 def _fall_back(answer: str) -> str | None:

@@ -10,7 +10,7 @@ import re
 import unicodedata
 from functools import lru_cache
 
-from open_rs.grading.units import UNIT_PATTERN
+from open_rs.grading.units import UNIT_PATTERN, WRAPPED_UNIT
 
 MAX_LENGTH = 4000  # characters; longer answers are compared as they stand
 _PLAIN = re.compile(r"-?(?:0|[1-9]\d*)(?:\.\d+)?")
@@ -57,9 +57,8 @@ _ROOT = re.compile(r"\\sqrt(?![a-zA-Z])\s*(\[[^\]]*\])?\s*" + _ATOM)
 _PLAIN_ROOT = re.compile(r"(?<![\\a-zA-Z])sqrt\s*\(([^()]*)\)|√\s*\(([^()]*)\)|√\s*(\d+(?:\.\d+)?|[a-zA-Z])")
 _THOUSANDS_MARK = re.compile(r"(?<=\d)(?:\{,\}|,?\\!\s*|\{\s\}|\\,|\\ |,\\;|,\\,|,~|~)\s*(?=\d{3}(?!\d))")
 _SPACED_THOUSANDS = re.compile(r"(?<![\d.,a-zA-Z])\d{1,3}(?: \d{3})+(?![\d ]*\d)")
-_DEGREES = re.compile(
-    r"\s*\{?\s*\}?\^\s*(?:\{\s*\\(?:circ|degree)\s*\}|\\(?:circ|degree)(?![a-zA-Z]))|\\degree(?![a-zA-Z])|\\deg(?![a-zA-Z])"
-)
+_DEGREE = r"(?:\s*\{?\s*\}?\^\s*(?:\{\s*\\(?:circ|degree)\s*\}|\\(?:circ|degree)(?![a-zA-Z]))|\\deg(?:ree)?(?![a-zA-Z]))"
+_DEGREES = re.compile(_DEGREE)
 _SCIENTIFIC = re.compile(r"(?<![\w.])((?:\d+\.?\d*|\.\d+))[eE]([+-]?\d+)(?![\d.]*[a-zA-Z])")
 _POWER_OF_TEN = re.compile(r"(?<=10)\s*\^\s*([+-]?\d+)")
 _SIMPLE_SYNONYMS = {
@@ -76,6 +75,12 @@ _FUNCTION_NAMES = frozenset(
     "sin cos tan cot sec csc arcsin arccos arctan arccot sinh cosh tanh ln log exp max min gcd lcm det arg deg lim sup inf".split()
 )
 _NUMPY = re.compile(r"\b(?:np|numpy|math)\.(\w+)")
+_TIME = re.compile(r"(\d{1,2}(?::\d{2})?)\s*(?:\\text\{)?\s*([aApP])\.?\s?[mM]\.?\s*\}?\.?")
+_TRIGONOMETRIC_DEGREES = re.compile(
+    rf"(\\(?:sin|cos|tan|cot|sec|csc)(?:\^(?:\{{\d\}}|\d))?)\s*([({{]?)\s*(\d+(?:\.\d+)?){_DEGREE}\s*[)}}]?"
+)
+_REPEATING = re.compile(r"(?<![\d.])(\d*)\.(\d*)\\(?:overline|bar|dot)\s*(?:\{(\d+)\}|(\d))")
+_COMBINATIONS = re.compile(r"(?<![a-zA-Z\\])C_(?:\{(\d+)\}|(\d))\^(?:\{(\d+)\}|(\d))")
 _TRAILING = " .,;:"
 
 
@@ -146,8 +151,10 @@ def _words(text: str) -> str:
 
 
 def _spell_text(match: re.Match[str]) -> str:
-    r"""What `\text{...}` holds: a function, plain mathematics, or words that stay words."""
+    r"""What `\text{...}` holds: a function, a unit, plain mathematics, or words that stay words."""
     inner = match[1].strip()
+    if match.string[: match.start()].rstrip(" {}")[-1:].isdigit() and WRAPPED_UNIT.fullmatch(inner):
+        return rf" \text{{{inner}}}"
     if inner in _FUNCTION_NAMES:
         return f"\\{inner} "
     if len(inner) <= 1 or not re.search("[a-zA-Z]{2}", inner):
@@ -159,6 +166,10 @@ def _spell_text(match: re.Match[str]) -> str:
 
 
 def _units(text: str) -> str:
+    time = _TIME.fullmatch(text.strip())
+    if time is not None:
+        return f"{time[1]} {time[2].lower()}m"
+    text = _TRIGONOMETRIC_DEGREES.sub(r"\1(\\frac{\3\\pi}{180})", text)
     text = _DEGREES.sub("", text)
     text = re.sub(r"\\text\{ ?(?:percent|percentage|pct) ?\}|(?<=\d) ?percent\b", r"\\%", text)
     text = text.replace(r"\%", "%").replace("% ", "%")
@@ -194,6 +205,9 @@ def _spell_root(match: re.Match[str]) -> str:
 
 
 def _numbers(text: str) -> str:
+    text = _REPEATING.sub(_spell_repeating, text)
+    text = _COMBINATIONS.sub(_spell_combinations, text)
+    text = re.sub(r"(?<=\d) ?[xX] ?(?=10 ?\^)", r"\\cdot ", text)
     text = _SPACED_THOUSANDS.sub(lambda m: m.group().replace(" ", ""), text)
     text = _SCIENTIFIC.sub(r"\1 \\cdot 10^{\2}", text)
     text = _POWER_OF_TEN.sub(r"^{\1}", text)
@@ -203,8 +217,20 @@ def _numbers(text: str) -> str:
     return re.sub(r"(?<=\d)\.(?!\d)(?=\s*/|\s*$)", "", text)
 
 
+def _spell_repeating(match: re.Match[str]) -> str:
+    whole, fixed, repeated = match[1], match[2], match[3] or match[4]
+    top = int(whole + fixed + repeated) - int((whole + fixed) or "0")
+    return rf"\frac{{{top}}}{{{'9' * len(repeated) + '0' * len(fixed)}}}"
+
+
+def _spell_combinations(match: re.Match[str]) -> str:
+    total, chosen = match[1] or match[2], match[3] or match[4]
+    return rf"\binom{{{total}}}{{{chosen}}}" if int(total) >= int(chosen) else match.group()
+
+
 def _tidy(text: str) -> str:
     text = " ".join(text.split()).strip(_TRAILING)
+    text = re.sub(r"(?<=\d), (?=\d{3}(?!\d))", ";", text)  # `1, 234` is a list, `1,234` may be a number
     text = re.sub(r"\s*([-+*/^=<>,;:(){}\[\]|!])\s*", r"\1", text)
     text = re.sub(r"(?<=\{)\s+|\s+(?=\})", "", text)
     text = re.sub(r"(\\[a-zA-Z]+) (?![a-zA-Z])", r"\1", text)

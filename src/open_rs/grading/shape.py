@@ -97,7 +97,15 @@ def _read_list(text: str, depth: int) -> Shape | None:
     if parts is None:
         parts = _split_words(text)
     parts = [part for part in parts or [] if part.strip()]
-    return Many("list", tuple(_shape(part, depth + 1) for part in parts)) if len(parts) > 1 else None
+    return Many("list", _flat(parts, depth)) if len(parts) > 1 else None
+
+
+def _flat(parts: list[str], depth: int) -> tuple[Shape, ...]:
+    r"""The shapes of parts; one that is itself several answers, as `\pm 2` is, gives them all."""
+    shapes = (_shape(part, depth + 1) for part in parts)
+    return tuple(
+        part for shape in shapes for part in (shape.parts if isinstance(shape, Many) and shape.kind == "list" else (shape,))
+    )
 
 
 def _split_words(text: str) -> list[str] | None:
@@ -174,7 +182,7 @@ def _set_of(inside: str, depth: int) -> Shape:
     if not inside.strip():
         return Leaf(r"\emptyset")
     parts = split_top(inside, ",;") or [inside]
-    return Many("set", tuple(_shape(part, depth + 1) for part in parts))
+    return Many("set", _flat(parts, depth))
 
 
 def _read_plus_minus(text: str, depth: int) -> Shape | None:

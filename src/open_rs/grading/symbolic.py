@@ -7,11 +7,13 @@ decides the rest.
 from __future__ import annotations
 
 import logging
+from collections.abc import Mapping
 from functools import lru_cache
 from typing import Any
 
+from mpmath import mpc
 from math_verify import LatexExtractionConfig, parse, verify
-from sympy import Basic, Eq, Expr, I, MatrixBase, nan, zoo
+from sympy import Basic, Eq, Expr, Float, I, MatrixBase, Symbol, nan, oo, real_root, zoo
 
 from open_rs.grading.compare import Undecided, equal, exact_leaf
 from open_rs.grading.expression import TooLargeError
@@ -23,8 +25,47 @@ logging.getLogger("math_verify").setLevel(logging.ERROR)
 _CONFIG = (LatexExtractionConfig(boxed_match_priority=0),)
 
 
+_DIGITS = 30
+
+
 class GoldError(Exception):
     """The gold can't be parsed, so that nobody can be scored against it."""
+
+
+class _Parsed:
+    """A sympy expression as `values.py` wants it: variables by name, values as `mpc`."""
+
+    def __init__(self, expression: Any) -> None:
+        self._expression = expression
+        self._by_name: dict[str, Symbol] = {str(symbol): symbol for symbol in expression.free_symbols}
+
+    @property
+    def symbols(self) -> frozenset[str]:
+        return frozenset(self._by_name)
+
+    def at(self, point: Mapping[str, Any]) -> Any | None:
+        """The value in 30 digits, or None where the expression has no finite one."""
+        values = {self._by_name[name]: _as_sympy(value) for name, value in point.items() if name in self._by_name}
+        try:
+            placed = self._expression.subs(values).doit()
+            number = placed.evalf(_DIGITS)
+            if not placed.has(I) and number.as_real_imag()[1] != 0:
+                number = real_root(placed).evalf(_DIGITS)
+            if number.has(nan, zoo, oo, -oo) or not number.is_number:
+                return None
+            return mpmathify(number)
+        except (TypeError, ValueError, AttributeError, NotImplementedError, ArithmeticError):
+            return None
+
+
+def mpmathify(number: Any) -> Any:
+    real, imaginary = number.as_real_imag()
+    return mpc(real._to_mpmath(100), imaginary._to_mpmath(100))
+
+
+def _as_sympy(value: Any) -> Any:
+    real = Float(value.real, _DIGITS)
+    return real if value.imag == 0 else real + I * Float(value.imag, _DIGITS)
 
 
 def symbolic_equal(gold: str, answer: str, relative_tolerance: float | None, shortcut: bool = True) -> bool:
@@ -47,7 +88,7 @@ def _leaf_equal(gold: str, answer: str, relative_tolerance: float | None) -> boo
     if answer_parsed is None or _is_nothing(answer_parsed):
         return False
     if isinstance(gold_parsed, Expr) and isinstance(answer_parsed, Expr):
-        same = same_values(gold_parsed, answer_parsed, relative_tolerance)
+        same = same_values(_Parsed(gold_parsed), _Parsed(answer_parsed), relative_tolerance)
         if same is not None:
             return same
     return _verify(gold_parsed, answer_parsed)
@@ -59,7 +100,8 @@ def _equations_equal(gold: str, answer: str) -> bool:
     if answer_parsed is None or _is_nothing(answer_parsed) or not getattr(answer_parsed, "free_symbols", True):
         return False
     if isinstance(gold_parsed, Eq) and isinstance(answer_parsed, Eq):
-        same = same_solutions(gold_parsed.lhs - gold_parsed.rhs, answer_parsed.lhs - answer_parsed.rhs)
+        sides = (_Parsed(gold_parsed.lhs - gold_parsed.rhs), _Parsed(answer_parsed.lhs - answer_parsed.rhs))
+        same = same_solutions(*sides)
         if same is not None:
             return same
     return _verify(gold_parsed, answer_parsed)

@@ -1,87 +1,95 @@
-r"""Owns the comparison of sympy formulas by value: 30 digits, at fixed random points where they have variables.
+r"""Owns the comparison of formulas and equations by value, at fixed random points where they have variables.
 
-It is faster than simplification, cannot be led astray by it, and its cost is bounded by the size of the formula. It runs in
-worker processes only.
+It is faster than simplification, cannot be led astray by it, and its cost is bounded by the size of the formula.
 """
 
 from __future__ import annotations
 
 import random
-from typing import Any
+from collections.abc import Iterable, Mapping
+from typing import Any, Protocol
 
-from sympy import I, Rational, Symbol, nan, oo, real_root, zoo
-
-_DIGITS = 30
-_CLOSE = 1e-18  # relative; different closed forms of one number agree far beyond this in 30 digits
-_ZERO = 1e-15  # of an equation's sides, relative to its value elsewhere
+_CLOSE = 1e-15  # relative; different closed forms of one number agree far beyond this in 30 digits or more
+_ZERO = 1e-12  # of an equation's difference, relative to its value elsewhere
 _NUM_POINTS = 4  # all positive, and as many of mixed sign
 _MIN_POINTS = 2
 
-Point = dict[Symbol, Any]
-Number = tuple[Any, Any]  # real and imaginary part
+Point = dict[str, Any]
 
 
-def same_values(gold: Any, answer: Any, relative_tolerance: float | None) -> bool | None:
-    """Whether two expressions take the same values; None where too few points can be evaluated.
+class Valued(Protocol):
+    """Something with variables that has a complex value at a point, or None there."""
+
+    @property
+    def symbols(self) -> frozenset[str]: ...
+
+    def at(self, point: Mapping[str, Any]) -> Any | None: ...
+
+
+def same_values(gold: Valued, answer: Valued, relative_tolerance: float | None) -> bool | None:
+    """Whether two formulas take the same values; None where too few points can be evaluated.
 
     Where a variable is negative only real values count: conventions for roots and logarithms differ there.
     """
-    symbols = _symbols(gold, answer)
+    symbols = sorted(gold.symbols | answer.symbols)
     if not symbols:
-        return _close(_value(gold, {}), _value(answer, {}), relative_tolerance)
+        return _close(gold.at({}), answer.at({}), relative_tolerance)
     agreed = 0
     for point, positive in _points(symbols):
-        gold_value, answer_value = _value(gold, point), _value(answer, point)
+        gold_value, answer_value = gold.at(point), answer.at(point)
         if gold_value is None or answer_value is None:
             continue
-        if not positive and not (gold_value[1] == 0 == answer_value[1]):
+        if not positive and not (gold_value.imag == 0 == answer_value.imag):
             continue
         if not _close(gold_value, answer_value, relative_tolerance):
             return False
-        agreed += 1
+        agreed += positive
     return True if agreed >= _MIN_POINTS else None
 
 
-def same_solutions(gold: Any, answer: Any) -> bool | None:
+def same_solutions(gold: Valued, answer: Valued) -> bool | None:
     """Whether `gold == 0` and `answer == 0` have the same solutions; None where that can't be seen.
 
     Solves each side for a variable in which it is linear or quadratic, and asks whether the other vanishes there.
     """
-    symbols = _symbols(gold, answer)
-    if not symbols or any(_vanishes_everywhere(side, symbols) for side in (gold, answer)):
+    symbols = sorted(gold.symbols | answer.symbols)
+    if not gold.symbols or not answer.symbols or any(_vanishes_everywhere(side, symbols) for side in (gold, answer)):
         return False
-    forward, backward = _vanishes_on(gold, answer, symbols), _vanishes_on(answer, gold, symbols)
-    if forward is False or backward is False:
+    forward = _vanishes_on(gold, answer, symbols)
+    if forward is False:
+        return False
+    backward = _vanishes_on(answer, gold, symbols)
+    if backward is False:
         return False
     return True if forward and backward else None
 
 
-def _vanishes_on(solved: Any, other: Any, symbols: list[Symbol]) -> bool | None:
+def _vanishes_on(solved: Valued, other: Valued, symbols: list[str]) -> bool | None:
     """Whether `other` is 0 wherever `solved` is, at the solutions that can be found."""
     found = 0
     for point, positive in _points(symbols):
-        if not positive:
+        elsewhere = other.at(point) if positive else None
+        if elsewhere is None:
             continue
-        elsewhere = _value(other, point)
-        for solution in _solutions(solved, symbols, point):
-            there = _value(other, solution)
-            if there is None or elsewhere is None:
+        for solution in _solutions(solved, point):
+            there = other.at(solution)
+            if there is None:
                 continue
-            if _size(there) > _ZERO * max(_size(elsewhere), 1e-6):
+            if abs(there) > _ZERO * max(abs(elsewhere), 1e-6):
                 return False
             found += 1
     return True if found >= _MIN_POINTS else None
 
 
-def _solutions(expression: Any, symbols: list[Symbol], point: Point) -> list[Point]:
-    """`point` with one variable changed so that the expression is 0; empty where no variable is linear or quadratic."""
-    for symbol in sorted(expression.free_symbols, key=str):
-        samples = [_complex(_value(expression, {**point, symbol: Rational(at)})) for at in range(4)]
-        if any(sample is None for sample in samples):
-            continue
-        roots = _roots(*samples)
-        if roots:
-            return [{**point, symbol: root} for root in roots]
+def _solutions(equation: Valued, point: Point) -> list[Point]:
+    """`point` with one variable changed so that the equation holds; empty where no variable is linear or quadratic."""
+    for symbol in sorted(equation.symbols):
+        one = next(iter(point.values())) ** 0
+        samples = [equation.at({**point, symbol: one * at}) for at in (1, 2, 3, 4)]
+        if not any(sample is None for sample in samples):
+            roots = _roots(*samples)
+            if roots:
+                return [{**point, symbol: root + 1} for root in roots]
     return []
 
 
@@ -94,61 +102,33 @@ def _roots(at_0: Any, at_1: Any, at_2: Any, at_3: Any) -> list[Any]:
         return []
     if abs(second) <= _ZERO * size:
         return [-at_0 / first] if abs(first) > _ZERO * size else []
-    root = ((first * first - 4 * second * at_0) ** Rational(1, 2)).evalf(_DIGITS)
-    return [((sign * root - first) / (2 * second)).evalf(_DIGITS) for sign in (1, -1)]
+    root = (first * first - 4 * second * at_0) ** 0.5
+    return [(sign * root - first) / (2 * second) for sign in (1, -1)]
 
 
-def _vanishes_everywhere(expression: Any, symbols: list[Symbol]) -> bool:
-    values = [_value(expression, point) for point, _ in _points(symbols)]
-    return all(value is not None and _size(value) < _ZERO for value in values)
+def _vanishes_everywhere(side: Valued, symbols: list[str]) -> bool:
+    values: Iterable[Any] = (side.at(point) for point, _ in _points(symbols))
+    return all(value is not None and abs(value) < _ZERO for value in values)
 
 
-def _symbols(*expressions: Any) -> list[Symbol]:
-    return sorted(set().union(*(expression.free_symbols for expression in expressions)), key=str)
-
-
-def _points(symbols: list[Symbol]) -> list[tuple[Point, bool]]:
+def _points(symbols: list[str]) -> list[tuple[Point, bool]]:
     """(values of the symbols, whether all are positive): the same for every call, so that verdicts repeat."""
+    from mpmath import mpc  # half a megabyte that most comparisons never need
+
     noise = random.Random(20250316)
     points = []
     for index in range(2 * _NUM_POINTS):
         positive = index < _NUM_POINTS
-        values = (Rational(noise.randint(300, 9000), 997) * (1 if positive else noise.choice((1, -1))) for _ in symbols)
+        values = (mpc(noise.randint(300, 9000)) / 1024 * (1 if positive else noise.choice((1, -1))) for _ in symbols)
         points.append((dict(zip(symbols, values, strict=True)), positive))
     return points
 
 
-def _value(expression: Any, point: Point) -> Number | None:
-    """The value in 30 digits, or None where the expression has no finite one there."""
-    try:
-        placed = expression.subs(point).doit() if point else expression.doit()
-        number = placed.evalf(_DIGITS)
-        real, imaginary = number.as_real_imag()
-        if imaginary != 0 and not placed.has(I):
-            number = real_root(placed).evalf(_DIGITS)
-            real, imaginary = number.as_real_imag()
-    except (TypeError, ValueError, AttributeError, NotImplementedError, ArithmeticError):
-        return None
-    if number.has(nan, zoo, oo, -oo) or not all(part.is_Float or part.is_Rational for part in (real, imaginary)):
-        return None
-    return real, imaginary
-
-
-def _complex(value: Number | None) -> Any | None:
-    return None if value is None else value[0] + I * value[1]
-
-
-def _close(gold: Number | None, answer: Number | None, relative_tolerance: float | None) -> bool | None:
+def _close(gold: Any | None, answer: Any | None, relative_tolerance: float | None) -> bool | None:
     if gold is None or answer is None:
         return None
-    sizes = _size(gold), _size(answer)
-    if min(sizes) == 0:
-        return bool(max(sizes) < 1e-20)
-    difference = _size((gold[0] - answer[0], gold[1] - answer[1]))
+    if min(abs(gold), abs(answer)) == 0:
+        return bool(max(abs(gold), abs(answer)) < 1e-20)
     if relative_tolerance is not None:
-        return bool(difference <= relative_tolerance * sizes[0])
-    return bool(difference <= _CLOSE * max(sizes))
-
-
-def _size(value: Number) -> Any:
-    return (value[0] ** 2 + value[1] ** 2) ** Rational(1, 2)
+        return bool(abs(gold - answer) <= relative_tolerance * abs(gold))
+    return bool(abs(gold - answer) <= _CLOSE * max(abs(gold), abs(answer)))

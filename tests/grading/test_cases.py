@@ -1,0 +1,62 @@
+"""The grader against every kind of answer that it has met."""
+
+from __future__ import annotations
+
+import gzip
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from grading.cases import BOXED, COMPLETIONS
+
+from open_rs.grading import Grader, normalise
+
+ROWS = [
+    pytest.param(gold, answer, verdict, id=f"{kind}: {answer!r} for {gold!r}")
+    for kind, rows in BOXED.items()
+    for gold, answer, verdict in rows
+]
+
+
+@pytest.fixture(scope="module")
+def grader() -> Iterator[Grader]:
+    with Grader(num_workers=1, timeout_seconds=20) as grader:
+        yield grader
+
+
+@pytest.mark.parametrize(("gold", "answer", "verdict"), ROWS)
+def test_answer_is_judged_right(grader: Grader, gold: str, answer: str, verdict: bool) -> None:
+    assert grader.grade(gold, f"So the answer is \\boxed{{{answer}}}.").correct is verdict
+
+
+@pytest.mark.parametrize(("gold", "completion", "verdict"), COMPLETIONS)
+def test_the_right_part_of_a_completion_is_judged(
+    grader: Grader, gold: str, completion: str, verdict: bool | None
+) -> None:
+    assert grader.grade(gold, completion).correct is verdict
+
+
+@pytest.mark.parametrize("text", sorted({text for rows in BOXED.values() for row in rows for text in row[:2]}))
+def test_normalising_twice_changes_nothing(text: str) -> None:
+    assert normalise(normalise(text)) == normalise(text)
+
+
+def test_every_firm_expectation_of_the_shared_cases_holds(grader: Grader, shared_data: Path) -> None:
+    rows = [json.loads(line) for line in (shared_data / "grading/cases.jsonl").read_text().splitlines()]
+    wrong = [
+        row["name"]
+        for row in rows
+        if row["expected"] is not None and grader.grade(row["gold"], row["completion"]).correct is not row["expected"]
+    ]
+    assert len(rows) == 104
+    assert wrong == []
+
+
+def test_integer_labels_of_real_completions_are_all_met(grader: Grader, shared_data: Path) -> None:
+    missed = []
+    for name in ("completions_dev", "completions_r1_dev"):
+        with gzip.open(shared_data / f"grading/{name}.jsonl.gz", "rt") as lines:
+            rows = [row for row in map(json.loads, lines) if row["tier"] == "int"]
+        missed += [r["uid"] for r in rows if grader.grade(r["gold"], r["completion"]).correct is not r["label"]]
+    assert missed == []
