@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
 from typing import Any
@@ -11,11 +12,20 @@ from typing import Any
 import yaml
 
 from open_rs.config.schema import Recipe
+from open_rs.config.translate import Translation, is_flat, translate
 from open_rs.config.validate import nearest, unknown_key, validate
 from open_rs.types import UserError
 
 SHIPPED = Path(str(resources.files("open_rs") / "recipes"))
 COMMAND_LINE = "set on the command line"
+
+
+@dataclass(frozen=True, slots=True)
+class Loaded:
+    """A recipe and, where its file was a flat one in TRL's style, what became of every key."""
+
+    recipe: Recipe
+    translation: Translation | None
 
 
 def load_recipe(name_or_path: str | Path, overrides: Sequence[str] = ()) -> Recipe:
@@ -24,9 +34,21 @@ def load_recipe(name_or_path: str | Path, overrides: Sequence[str] = ()) -> Reci
     Raises UserError for a missing file, an unknown name or key, a value out of range, or a circle of `extends`.
     `load_recipe("open-rs3", ["train.max_steps=3", "reward.terms.1.weight=1.5"])`
     """
+    return load(name_or_path, overrides).recipe
+
+
+def load(
+    name_or_path: str | Path,
+    overrides: Sequence[str] = (),
+    written_for: str | None = None,
+    processes: int | None = None,
+) -> Loaded:
+    """As `load_recipe`, with the translation; `written_for` and `processes` are what a flat file can't say itself."""
     path = find_recipe(name_or_path)
-    tree = read_tree(path)
-    return validate(override(tree, overrides), where=_label(path))
+    tree = read_yaml(path)
+    translation = translate(tree, str(path), written_for, processes) if is_flat(tree) else None
+    tree = read_tree(path) if translation is None else {"name": path.stem, **translation.tree}
+    return Loaded(validate(override(tree, overrides), where=_label(path)), translation)
 
 
 def find_recipe(name_or_path: str | Path) -> Path:
@@ -61,6 +83,8 @@ def read_tree(path: Path, seen: tuple[Path, ...] = ()) -> dict[str, Any]:
         chain = " -> ".join(_label(file) for file in (*seen[seen.index(here) :], here))
         raise UserError(f"{_label(here)}: extends itself ({chain}); remove one `extends`")
     tree = read_yaml(path)
+    if is_flat(tree):
+        return {"name": path.stem, **translate(tree, str(path)).tree}
     parent = tree.pop("extends", None)
     if parent is None:
         return {"name": path.stem, **tree}

@@ -1,7 +1,7 @@
 """Reads the names, versions and defaults of recipe keys out of the published wheels of TRL and transformers.
 
-`python -m open_rs.config.keys.harvest` downloads the wheels with pip and rewrites `trl.yaml` beside this file. Only field
-names and default values are read, with `ast`; nothing of the packages is imported or kept.
+`python -m open_rs.config.keys.harvest` downloads the wheels with pip and rewrites `trl.yaml` beside this file. Only
+field names and default values are read, with `ast`; nothing of the packages is imported or kept.
 """
 
 from __future__ import annotations
@@ -17,11 +17,8 @@ from typing import Any
 
 import yaml
 
-TRL = (
-    "0.14.0 0.15.0 0.16.0 0.17.0 0.18.0 0.19.0 0.20.0 0.21.0 0.22.0 0.23.0 0.24.0 0.25.0 0.26.0 0.27.0 0.28.0 0.29.0 "
-    "1.0.0 1.1.0 1.2.0 1.3.0 1.4.0 1.5.0 1.6.0 1.7.0 1.8.0 1.9.0 1.10.0 1.11.0 1.12.0 1.13.0 1.14.0 1.15.0 1.16.0"
-).split()
-TRANSFORMERS = "4.46.3 4.48.3 4.50.3 4.53.3 4.57.3 5.0.0 5.5.0 5.12.0 5.17.0 5.20.0 5.23.0".split()
+TRL = [f"0.{minor}.0" for minor in range(14, 30)] + [f"1.{minor}.0" for minor in range(17)]
+TRANSFORMERS = ["4.46.3", "4.48.3", "4.50.3", "4.53.3", "4.57.3"] + [f"5.{minor}.0" for minor in (0, 5, 12, 17, 20, 23)]
 FILES = {
     "trl": (
         "trl/trainer/base_config.py",
@@ -56,7 +53,9 @@ def main() -> None:
     inherited = history(transformers, ["TrainingArguments"])
     keys = inherited | history(trl, [name for name in HOMES if name != "TrainingArguments"], inherited)
     text = yaml.safe_dump(dict(sorted(keys.items())), sort_keys=False, default_flow_style=None, width=120)
-    header = "# Written by `python -m open_rs.config.keys.harvest`; versions are TRL's, or transformers' where it says so.\n"
+    header = (
+        "# Written by `python -m open_rs.config.keys.harvest`; versions are TRL's, or transformers' where it says so.\n"
+    )
     Path(__file__).with_name("trl.yaml").write_text(header + text, encoding="utf-8")
 
 
@@ -74,7 +73,9 @@ def history(
         for class_name in class_names:
             fields = _fields(classes, class_name)
             for name, default in ((shared | fields) if class_name == "GRPOConfig" else fields).items():
-                key = keys.setdefault(name, {"home": HOMES[class_name], "since": version, "until": version, "defaults": {}})
+                key = keys.setdefault(
+                    name, {"home": HOMES[class_name], "since": version, "until": version, "defaults": {}}
+                )
                 key["until"] = version
                 if not key["defaults"] or list(key["defaults"].values())[-1] != default:
                     key["defaults"][version] = default
@@ -86,7 +87,17 @@ def history(
 
 
 def _download(package: str, version: str, scratch: str) -> Path:
-    command = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--dest", scratch, f"{package}=={version}"]
+    command = [
+        sys.executable,
+        "-m",
+        "pip",
+        "download",
+        "--quiet",
+        "--no-deps",
+        "--dest",
+        scratch,
+        f"{package}=={version}",
+    ]
     subprocess.run(command, check=True)
     return next(Path(scratch).glob(f"{package}-{version}-*.whl"))
 
