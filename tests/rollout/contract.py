@@ -49,7 +49,7 @@ def tiny_tokenizer() -> PreTrainedTokenizerFast:
 
 
 def tiny_model(
-    architecture: Architecture = "qwen2", dtype: torch.dtype = torch.float32, spread: float = 0.2
+    architecture: Architecture = "qwen2", dtype: torch.dtype = torch.float32, spread: float = 0.2, num_heads: int = 4
 ) -> CausalLM:
     """Two layers, 64 wide, random weights of standard deviation `spread`, two stop ids."""
     torch.manual_seed(0)
@@ -58,8 +58,8 @@ def tiny_model(
         "hidden_size": 64,
         "intermediate_size": 128,
         "num_hidden_layers": 2,
-        "num_attention_heads": 4,
-        "num_key_value_heads": 2,
+        "num_attention_heads": num_heads,
+        "num_key_value_heads": num_heads // 2,
         "max_position_embeddings": CONTEXT,
         "bos_token_id": None,
         "eos_token_id": list(STOP_IDS),
@@ -132,8 +132,9 @@ def assert_logprobs(model: CausalLM, rollouts: Iterable[Rollout], temperature: f
 
 
 class EngineContract:
-    """Override `engine`; `model` and `logprob_tolerance` where the engine's own model or dtype differs."""
+    """Override `engine`; `model` and the numbers where the engine's own model, dtype or limits differ."""
 
+    hottest = 3.0  # the highest temperature that the tests ask for
     logprob_tolerance = 1e-4  # nats
     near_tie = NEAR_TIE  # nats
     chi_square_samples = 10_000
@@ -187,7 +188,7 @@ class EngineContract:
         assert sample_all(engine, request, sampling) == sample_all(engine, request, sampling)
 
     def test_every_stop_id_stops_and_stays_out_of_the_text(self, engine: Engine, model: CausalLM) -> None:
-        sampling = Sampling(max_tokens=100, temperature=3.0)
+        sampling = Sampling(max_tokens=100, temperature=self.hottest)
         rollouts = list(engine.generate([Request(prompt_of(5), tuple(range(48)))], sampling))
         ends = Counter(rollout.tokens[-1] for rollout in rollouts if rollout.finish == "stop")
         assert set(ends) == set(STOP_IDS) == set(model.stop_ids)

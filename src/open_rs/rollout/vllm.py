@@ -27,6 +27,8 @@ from open_rs.models import CausalLM
 from open_rs.rollout import probe
 from open_rs.rollout.endpoint import sample_seed
 from open_rs.rollout.engine import Request, Sampling
+from open_rs.rollout.general import Row, to_rollout
+from open_rs.rollout.local import check_prompt
 from open_rs.types import Rollout, UserError
 
 MINIMUM_VERSION = (0, 32)
@@ -34,6 +36,7 @@ INSTALL = (
     "install it with `pip install 'vllm>=0.32'` (without a GPU: `scripts/make_vllm_env.sh DIRECTORY`), or set "
     "`rollout.engine: local`"
 )
+MAX_TEMPERATURE = 2.0
 PROMPT_ROOM_TOKENS = 2048  # beside the longest completion, where `max_model_len` is not set
 
 Scorer = Callable[[CausalLM, tuple[int, ...], tuple[int, ...]], tuple[float, ...]]
@@ -75,18 +78,18 @@ class VllmEngine:
         """Yield each rollout as it finishes; vLLM batches all samples. Closing the iterator early aborts the others."""
         model = self._model
         assert model is not None, "generate before load"
-        for request in requests:
-            check_prompt(request, model, sampling.max_tokens, self._max_model_len)
+        check_requests(requests, sampling, model, self._max_model_len)
         wanted = {
-            f"{self._num_calls}-{index}-{sample}": (request, sample)
+            f"{self._num_calls}-{index}-{sample}": Row(request.prompt, sample, sampling.max_tokens)
             for index, request in enumerate(requests)
             for sample in request.samples
         }
         self._num_calls += 1
         with self.awake():
             try:
-                for name, (request, sample) in wanted.items():
-                    self._add(name, request.prompt.tokens, sampling_params(sampling, model, request, sample))
+                for name, row in wanted.items():
+                    prompt = {"prompt_token_ids": list(row.prompt.tokens)}
+                    self._llm.llm_engine.add_request(name, prompt, sampling_params(sampling, model, row))
                 yield from self._finished(wanted, model)
             finally:
                 self._llm.llm_engine.abort_request(list(wanted))
@@ -124,15 +127,14 @@ class VllmEngine:
         if self._num_awake == 0 and self._llm is not None and self._can_sleep:
             self._llm.sleep(level=1)
 
-    def _add(self, name: str, prompt: tuple[int, ...], params: Any) -> None:
-        self._llm.llm_engine.add_request(name, {"prompt_token_ids": list(prompt)}, params)
-
-    def _finished(self, wanted: dict[str, tuple[Request, int]], model: CausalLM) -> Iterator[Rollout]:
+    def _finished(self, wanted: dict[str, Row], model: CausalLM) -> Iterator[Rollout]:
         while wanted:
             for output in self._llm.llm_engine.step():
-                if output.finished and output.request_id in wanted:
-                    request, sample = wanted.pop(output.request_id)
-                    yield describe(output.outputs[0], request, sample, model, self._version)
+                row = wanted.pop(output.request_id, None)
+                if row is not None:
+                    completion = output.outputs[0]
+                    logprobs = list(chosen_logprobs(completion))
+                    yield to_rollout(model, row, list(completion.token_ids), logprobs, self._version)
 
     def _read_probe(self, model: CausalLM) -> probe.Reading:
         """Greedy tokens of the probe prompt with both sides' log-probabilities."""
@@ -254,7 +256,7 @@ def send_weights(llm: Any, model: CausalLM, num_workers: int) -> None:
     assert llm.reset_prefix_cache(), "requests are under way while the weights change"
 
 
-def sampling_params(sampling: Sampling, model: CausalLM, request: Request, sample: int) -> Any:
+def sampling_params(sampling: Sampling, model: CausalLM, row: Row) -> Any:
     """vLLM's settings of one sample. Only the model's stop ids end it, and its text is decoded here."""
     names = vllm_module("vllm.sampling_params")
     return names.SamplingParams(
@@ -262,8 +264,8 @@ def sampling_params(sampling: Sampling, model: CausalLM, request: Request, sampl
         top_p=sampling.top_p,
         top_k=sampling.top_k,
         min_p=sampling.min_p,
-        seed=sample_seed(sampling, request.prompt.problem_id, sample),
-        max_tokens=sampling.max_tokens,
+        seed=sample_seed(sampling, row.prompt.problem_id, row.sample),
+        max_tokens=row.max_tokens,
         stop_token_ids=sorted(model.stop_ids),
         ignore_eos=True,
         logprobs=0,
@@ -272,38 +274,18 @@ def sampling_params(sampling: Sampling, model: CausalLM, request: Request, sampl
     )
 
 
-def check_prompt(request: Request, model: CausalLM, max_tokens: int, room: int) -> None:
-    """Raise UserError for a prompt without room for an answer, or a `room` that would cut the answer short."""
-    length = len(request.prompt.tokens)
-    if length == 0:
-        raise UserError(f"prompt of problem `{request.prompt.problem_id}` is empty: it must hold at least one token")
-    if length >= model.context_length:
-        raise UserError(
-            f"prompt of problem `{request.prompt.problem_id}` has {length} tokens and `{model.name}` reads "
-            f"{model.context_length}: no room to answer; lower prompt.max_prompt_length or drop the problem"
-        )
-    needed = min(length + max_tokens, model.context_length)
-    if needed > room:
-        raise UserError(
-            f"rollout.vllm.max_model_len: {room} tokens are too few for the prompt of problem "
-            f"`{request.prompt.problem_id}` ({length}) and a completion of {max_tokens}; set it to {needed} or more"
-        )
-
-
-def describe(completion: Any, request: Request, sample: int, model: CausalLM, version: int) -> Rollout:
-    """A rollout from vLLM's output; the stop token is kept in `tokens` and left out of `text`."""
-    tokens = tuple(completion.token_ids)
-    stopped = tokens[-1] in model.stop_ids
-    return Rollout(
-        problem_id=request.prompt.problem_id,
-        sample=sample,
-        prompt_tokens=request.prompt.tokens,
-        tokens=tokens,
-        logprobs=chosen_logprobs(completion),
-        text=str(model.tokenizer.decode(list(tokens[:-1] if stopped else tokens), skip_special_tokens=False)),
-        finish="stop" if stopped else "length",
-        policy_version=version,
-    )
+def check_requests(requests: Sequence[Request], sampling: Sampling, model: CausalLM, room: int) -> None:
+    """Raise UserError for what vLLM would refuse or, its own `room` tokens being too few, would cut short."""
+    if sampling.temperature > MAX_TEMPERATURE:
+        raise UserError(f"rollout.temperature: vLLM takes 0 to {MAX_TEMPERATURE:g}, not {sampling.temperature:g}")
+    for prompt in (request.prompt for request in requests):
+        check_prompt(prompt, model)
+        needed = min(len(prompt.tokens) + sampling.max_tokens, model.context_length)
+        if needed > room:
+            raise UserError(
+                f"rollout.vllm.max_model_len: {room} tokens are too few for the prompt of problem `{prompt.problem_id}` "
+                f"({len(prompt.tokens)}) and a completion of {sampling.max_tokens}; set it to {needed} or more"
+            )
 
 
 def chosen_logprobs(completion: Any) -> tuple[float, ...]:
