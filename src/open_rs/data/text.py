@@ -1,0 +1,105 @@
+"""How a problem's text is compared: one normal form, its tokens, and 64-bit hashes of its n-grams.
+
+Two spellings of one problem (LaTeX or Unicode, `\\dfrac` or `\\frac`, with or without `$`, any white space, any case) have the
+same tokens. Digits stay together, so a changed number is a changed token.
+"""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import re
+import unicodedata
+
+import numpy as np
+
+_DROPPED_BLOCK = re.compile(r"\[asy\].*?(?:\[/asy\]|$)|!\[[^\]]*\]\([^)]*\)|<image[^>]*>|https?://\S+", re.DOTALL | re.IGNORECASE)
+_GROUPED_DIGITS = re.compile(r"(?<=\d)(?:,|\{,\}|\\,|\\!,\\!)(?=\d{3}(?!\d))")
+_PACKED_FRACTION = re.compile(r"\\([dt]?frac)\s*(\d)\s*(\d)")
+_ENVIRONMENT = re.compile(r"\\(?:begin|end)\s*\{[a-z*]+\}(?:\{[lcr| ]*\})?")
+_DELIMITER = re.compile(r"(?<!\\)\\[()\[\]]")
+_MATHS = re.compile(r"\$[^$]+\$")
+_PRODUCT = re.compile(r"\\(?:text|mbox|textbf|mathrm|operatorname)\s*\{[^}]*\}|\\?[A-Za-z]+")
+_TOKEN = re.compile(r"\\?[^\W\d_]+|\d+(?:\.\d+)?|[^\w\s]|_")
+_MULTIPLIER = np.uint64(0x9E3779B97F4A7C15)
+
+SYMBOLS = {
+    "−": "-", "–": " - ", "×": "\\times ", "·": "\\cdot ", "⋅": "\\cdot ", "÷": "\\div ", "≤": "\\leq ", "≥": "\\geq ",
+    "≠": "\\neq ", "√": "\\sqrt ", "π": "\\pi ", "∞": "\\infty ", "∠": "\\angle ", "△": "\\triangle ", "°": "\\circ ",
+    "⊥": "\\perp ", "∥": "\\parallel ", "∈": "\\in ", "…": "...", "⁄": "/", "’": "'", "‘": "'",
+}  # fmt: skip
+"""Unicode mathematics and the LaTeX it stands for."""
+
+_COMPATIBLE = str.maketrans(SYMBOLS)
+
+_NOISE = frozenset(
+    "$ { } \\ [ ] . , ; : ? ' \" ` ~ & # @ _ \\left \\right \\displaystyle \\textstyle \\text \\textbf \\textit "
+    "\\mathrm \\mathbf \\mathit \\mbox \\operatorname \\big \\bigl \\bigr \\quad \\qquad \\hspace \\vspace \\limits \\item "
+    "\\overline \\rm \\bf \\it".split()
+)
+_SAME = {
+    "\\dfrac": "\\frac",
+    "\\tfrac": "\\frac",
+    "\\cdot": "\\times",
+    "*": "\\times",
+    "\\ge": "\\geq",
+    "\\le": "\\leq",
+    "\\leqslant": "\\leq",
+    "\\geqslant": "\\geq",
+    "\\lt": "<",
+    "\\gt": ">",
+    "\\ne": "\\neq",
+    "\\ldots": "...",
+    "\\dots": "...",
+    "\\cdots": "...",
+    "\\degree": "\\circ",
+}
+
+
+def collapse(text: str) -> str:
+    """Return `text` with every run of white space as one blank: the form in which exact repeats are counted."""
+    return " ".join(text.split())
+
+
+def _split_products(maths: re.Match[str]) -> str:
+    """Write `ABC` and `A B C` alike inside a formula, and leave commands and `\\text{...}` whole."""
+    return _PRODUCT.sub(lambda run: run[0] if run[0][0] == "\\" else " ".join(run[0]), maths[0])
+
+
+def tokens(text: str) -> list[str]:
+    """Return the words, numbers and operators of `text`, without what is only spelling.
+
+    `tokens("Find $\\\\dfrac{1}{2}x$.") == ["find", "frac", "1", "2", "x"]`
+    """
+    text = unicodedata.normalize("NFKC", text.translate(_COMPATIBLE)) if not text.isascii() else text
+    text = _DELIMITER.sub("$", text)
+    text = _DROPPED_BLOCK.sub(" ", text)
+    text = _ENVIRONMENT.sub(" ", text)
+    text = _GROUPED_DIGITS.sub("", text)
+    text = _PACKED_FRACTION.sub(r"\\\1 \2 \3", text)
+    text = _MATHS.sub(_split_products, text)
+    found = (_SAME.get(token, token) for token in _TOKEN.findall(text.lower()))
+    return [token.lstrip("\\") for token in found if token not in _NOISE]
+
+
+@functools.lru_cache(maxsize=1 << 20)
+def _token_hash(token: str) -> int:
+    return int.from_bytes(hashlib.blake2b(token.encode(errors="replace"), digest_size=8).digest(), "little")
+
+
+def ngram_hashes(words: list[str], n: int) -> np.ndarray:
+    """Return the hash of every run of `n` tokens, in order: uint64 [max(len(words) - n + 1, 0)]."""
+    if len(words) < n:
+        return np.empty(0, np.uint64)
+    hashes = np.fromiter(map(_token_hash, words), np.uint64, len(words))
+    length = len(words) - n + 1
+    rolled = hashes[:length].copy()
+    for offset in range(1, n):
+        rolled *= _MULTIPLIER
+        rolled += hashes[offset : offset + length]
+    return rolled ^ (rolled >> np.uint64(29))
+
+
+def numbers(words: list[str]) -> tuple[str, ...]:
+    """Return the number tokens in order, without leading zeros: what tells two uses of one template apart."""
+    return tuple(word.lstrip("0") or "0" for word in words if word[0].isdigit())
