@@ -7,7 +7,6 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import pytest
-from open_rs.rollout.scripted import ScriptedEngine
 
 from open_rs.evaluate.compare import compare, paired
 from open_rs.evaluate.protocols import Protocol
@@ -16,6 +15,7 @@ from open_rs.evaluate.run import evaluate
 from open_rs.grading import Grader
 from open_rs.prompts import Prompt
 from open_rs.rollout.engine import Request, Sampling
+from open_rs.rollout.scripted import ScriptedEngine
 from open_rs.types import Problem, Rollout, UserError
 
 PROTOCOL = Protocol("test", samples=4, max_tokens=200)

@@ -11,6 +11,7 @@ import numpy as np
 from open_rs import stats
 from open_rs.evaluate.fingerprint import differences
 from open_rs.evaluate.result import BenchmarkResult, Evaluation
+from open_rs.evaluate.rows import Row
 from open_rs.types import UserError
 
 
@@ -54,6 +55,44 @@ class Comparisons:
         }
 
 
+@dataclass(frozen=True, slots=True)
+class RowDifference:
+    """One benchmark of two rows whose problems aren't known one by one; `ci95` is None where a side has no interval."""
+
+    name: str
+    candidate: float
+    baseline: float
+    ci95: stats.Interval | None
+
+
+@dataclass(frozen=True, slots=True)
+class RowComparison:
+    """An evaluation beside a published row, or two published rows: nothing can be paired."""
+
+    candidate: str
+    baseline: str
+    benchmarks: Mapping[str, RowDifference]
+    notes: tuple[str, ...]
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain JSON; differences in shares, not points."""
+        rows = {
+            row.name: {
+                "candidate": row.candidate,
+                "baseline": row.baseline,
+                "difference": row.candidate - row.baseline,
+                "unpaired_ci95": None if row.ci95 is None else [row.ci95.low, row.ci95.high],
+            }
+            for row in self.benchmarks.values()
+        }
+        return {
+            "candidate": self.candidate,
+            "baseline": self.baseline,
+            "benchmarks": rows,
+            "notes": list(self.notes),
+        }
+
+
 def paired(candidate: BenchmarkResult, baseline: BenchmarkResult) -> stats.PairedDifference:
     """Candidate minus baseline over the problems that both have, every problem counted once."""
     return stats.paired_difference(*_columns(candidate, baseline))
@@ -81,6 +120,25 @@ def compare(candidate: Evaluation, baseline: Evaluation) -> Comparisons:
     }
     pooled = found[names[0]] if len(names) == 1 else stats.macro_difference(list(columns.values()))
     return Comparisons(candidate.model, baseline.model, rows, pooled, tuple(_notes(candidate, baseline, rows)))
+
+
+def compare_rows(candidate: Row, baseline: Row) -> RowComparison:
+    """Compare two rows score by score, unpaired. Raises UserError when they share no benchmark."""
+    names = [name for name in candidate.cells if name in baseline.cells]
+    if not names:
+        raise UserError(
+            f"{candidate.label} and {baseline.label} share no benchmark ({', '.join(candidate.cells)}; "
+            f"{', '.join(baseline.cells)}); evaluate on one that both have"
+        )
+    rows = {}
+    for name in names:
+        new, old = candidate.cells[name], baseline.cells[name]
+        interval = None
+        if new.ci95 is not None and old.ci95 is not None:
+            interval = stats.difference_of(new.value, new.ci95, old.value, old.ci95)
+        rows[name] = RowDifference(name, new.value, old.value, interval)
+    note = "a published row gives no verdicts by problem, so nothing is paired, and its protocol may differ"
+    return RowComparison(candidate.label, baseline.label, rows, (note,))
 
 
 def _columns(candidate: BenchmarkResult, baseline: BenchmarkResult) -> tuple[Any, Any, Any, Any]:

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import nullcontext
-from dataclasses import replace
+from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -17,12 +18,13 @@ from open_rs.evaluate.diagnostics import read_signs
 from open_rs.evaluate.fingerprint import check_continues, fingerprint, warn
 from open_rs.evaluate.golds import Audited, audit
 from open_rs.evaluate.protocols import Protocol
-from open_rs.evaluate.records import Completion, Judgement, Key, Store
-from open_rs.evaluate.result import BenchmarkResult, Evaluation, Sample
+from open_rs.evaluate.records import COMPLETIONS, Completion, Judgement, Key, Store
+from open_rs.evaluate.result import RESULTS, BenchmarkResult, Evaluation, Sample
+from open_rs.evaluate.window import Fitted, fit
 from open_rs.grading import Grader
 from open_rs.prompts import Prompt, opens_reasoning, render
 from open_rs.rollout.engine import Engine, Request
-from open_rs.types import Problem, UserError, Verdict
+from open_rs.types import Finish, Problem, UserError, Verdict
 
 # Mean completion tokens of the paper's models, rounded from its run log: what is asked first is what ends last.
 EXPECTED_TOKENS = {"aime24": 15_000, "aime25": 15_000, "amc23": 10_000, "amc22_23": 10_000, "olympiadbench": 9_000}
@@ -44,6 +46,7 @@ def evaluate(
     out: Path | None = None,
     raw_gold: bool = False,
     dropped: Mapping[str, Mapping[str, str]] | None = None,
+    context_length: int | None = None,
     about: Mapping[str, Any] | None = None,
     progress: Progress | None = None,
 ) -> Evaluation:
@@ -51,7 +54,8 @@ def evaluate(
 
     `samples` replaces the protocol's number. With `out`, every completion and verdict is appended there, and what is
     already there is not generated again. `dropped` (set -> problem -> reason) lists rows that loading left out; `about`
-    (dtype, device, versions) goes into the fingerprint. Problem ids must be unique over all sets.
+    (dtype, device) goes into the fingerprint. The protocol's limit is lowered where it exceeds `context_length`, with a
+    warning. Problem ids must be unique over all sets.
     Raises UserError for no samples, no problems, repeated ids, or an `out` of other settings.
     """
     _check(sets, samples)
@@ -59,16 +63,24 @@ def evaluate(
     prompts = {
         problem.id: render(problem, tokenizer, protocol.system, protocol.user_template) for problem in _all(sets)
     }
-    mark = fingerprint(model, protocol, sets, prompts, tokenizer, raw_gold, about or {})
+    fitted = fit(protocol, prompts, context_length)
+    mark = fingerprint(model, fitted.protocol, sets, prompts, tokenizer, raw_gold, about or {})
     if out is not None:
         check_continues(out, mark)
     audited = audit_sets(sets, raw_gold, dropped or {})
     with Store(out) as store, nullcontext(grader) if grader is not None else Grader() as judge:
         desk = Desk(store, judge)
         desk.grade_missing(_wanted(sets, protocol))
-        generate_missing(engine, sets, prompts, protocol, desk, _golds(audited), progress or _quiet)
+        queue = Queue(sets, prompts, fitted, _golds(audited))
+        queue.answer_too_long(desk)
+        queue.generate_missing(engine, desk, progress or _quiet)
         store.settle({problem_id: place for place, problem_id in enumerate(prompts)})
-        evaluation = summarise(model, sets, audited, protocol, store, mark)
+        results = {
+            name: result_of(name, problems, audited[name], range(protocol.num_samples(name)), store)
+            for name, problems in sets.items()
+        }
+    warnings = (*fitted.warnings, *warn(fitted.protocol, results, mark))
+    evaluation = Evaluation(model, results, mark, warnings)
     if out is not None:
         evaluation.save(out)
     return evaluation
@@ -130,74 +142,70 @@ def stated_tolerance(benchmark: str) -> float | None:
     return SOURCES[benchmark].relative_tolerance if benchmark in SOURCES else None
 
 
-def generate_missing(
-    engine: Engine,
-    sets: Mapping[str, Sequence[Problem]],
-    prompts: Mapping[str, Prompt],
-    protocol: Protocol,
-    desk: Desk,
-    golds: Mapping[str, str],
-    progress: Progress,
-) -> None:
-    """Ask the engine for every sample that the store lacks, longest expected first, and wait for the last verdict."""
-    requests = plan(sets, prompts, protocol, desk.store)
-    home = {problem.id: (name, problem) for name, problems in sets.items() for problem in problems}
-    total = sum(len(request.samples) for request in requests)
-    progress(0, total, None)
-    if requests:
-        with engine.awake():
-            for done, rollout in enumerate(engine.generate(requests, protocol.sampling()), start=1):
-                benchmark, problem = home[rollout.problem_id]
-                completion = Completion(
-                    benchmark=benchmark,
-                    problem_id=problem.id,
-                    sample=rollout.sample,
-                    question=problem.question,
-                    gold=golds[problem.id],
-                    text=rollout.text,
-                    finish=rollout.finish,
-                    tokens=len(rollout.tokens),
-                    reasoning_open=opens_reasoning(prompts[rollout.problem_id].text),
-                )
-                desk.take(completion)
-                progress(done, total, completion)
-    desk.collect()
+@dataclass(frozen=True)
+class Queue:
+    """Everything that is to be asked: one queue over all sets and samples."""
 
+    sets: Mapping[str, Sequence[Problem]]
+    prompts: Mapping[str, Prompt]
+    fitted: Fitted
+    golds: Mapping[str, str]
 
-def plan(
-    sets: Mapping[str, Sequence[Problem]], prompts: Mapping[str, Prompt], protocol: Protocol, store: Store
-) -> list[Request]:
-    """One request a problem with its missing samples, longest expected completion first."""
-    seen: dict[str, list[int]] = {}
-    for completion in store.completions.values():
-        seen.setdefault(completion.problem_id, []).append(completion.tokens or 0)
-    ranked: list[tuple[float, int, Request]] = []
-    for name, problems in sets.items():
-        for problem in problems:
-            wanted = range(protocol.num_samples(name))
-            missing = tuple(number for number in wanted if (problem.id, number) not in store.completions)
-            prompt = prompts[problem.id]
-            before = seen.get(problem.id)
+    @cached_property
+    def home(self) -> Mapping[str, tuple[str, Problem]]:
+        """Problem id -> (set, problem)."""
+        return {problem.id: (name, problem) for name, problems in self.sets.items() for problem in problems}
+
+    def generate_missing(self, engine: Engine, desk: Desk, progress: Progress) -> None:
+        """Ask the engine for every sample that the store lacks, and wait for the last verdict."""
+        requests = self.plan(desk.store)
+        total = sum(len(request.samples) for request in requests)
+        progress(0, total, None)
+        if requests:
+            with engine.awake():
+                for done, rollout in enumerate(engine.generate(requests, self.fitted.protocol.sampling()), start=1):
+                    completion = self._completion(
+                        rollout.problem_id, rollout.sample, rollout.text, rollout.finish, len(rollout.tokens)
+                    )
+                    desk.take(completion)
+                    progress(done, total, completion)
+        desk.collect()
+
+    def answer_too_long(self, desk: Desk) -> None:
+        """Put down an empty, truncated answer for each prompt that the model can't read: it is wrong, and counted."""
+        for problem_id in self.fitted.too_long:
+            for sample in range(self.fitted.protocol.num_samples(self.home[problem_id][0])):
+                if (problem_id, sample) not in desk.store.completions:
+                    desk.take(self._completion(problem_id, sample, "", "length", 0))
+
+    def plan(self, store: Store) -> list[Request]:
+        """One request a problem with its missing samples, longest expected completion first."""
+        seen: dict[str, list[int]] = {}
+        for completion in store.completions.values():
+            seen.setdefault(completion.problem_id, []).append(completion.tokens or 0)
+        ranked: list[tuple[float, int, Request]] = []
+        for problem_id, (name, _) in self.home.items():
+            numbers = range(self.fitted.protocol.num_samples(name))
+            missing = tuple(number for number in numbers if (problem_id, number) not in store.completions)
+            before, prompt = seen.get(problem_id), self.prompts[problem_id]
             guess = sum(before) / len(before) if before else EXPECTED_TOKENS.get(name, OTHERWISE_EXPECTED_TOKENS)
             if missing:
                 ranked.append((guess, len(prompt.tokens), Request(prompt, missing)))
-    return [request for *_, request in sorted(ranked, key=lambda entry: (-entry[0], -entry[1]))]
+        return [request for *_, request in sorted(ranked, key=lambda entry: (-entry[0], -entry[1]))]
 
-
-def summarise(
-    model: str,
-    sets: Mapping[str, Sequence[Problem]],
-    audited: Mapping[str, Audited],
-    protocol: Protocol,
-    store: Store,
-    mark: Mapping[str, Any],
-) -> Evaluation:
-    """Put the verdicts of the wanted samples into one result, in the order of the problems."""
-    results = {
-        name: result_of(name, problems, audited[name], range(protocol.num_samples(name)), store)
-        for name, problems in sets.items()
-    }
-    return Evaluation(model, results, mark, tuple(warn(protocol, results, mark)))
+    def _completion(self, problem_id: str, sample: int, text: str, finish: Finish, tokens: int) -> Completion:
+        benchmark, problem = self.home[problem_id]
+        return Completion(
+            benchmark=benchmark,
+            problem_id=problem_id,
+            sample=sample,
+            question=problem.question,
+            gold=self.golds[problem_id],
+            text=text,
+            finish=finish,
+            tokens=tokens,
+            reasoning_open=opens_reasoning(self.prompts[problem_id].text),
+        )
 
 
 def result_of(
@@ -235,6 +243,34 @@ def _sample(judgement: Judgement, completion: Completion) -> Sample:
         answer_only_in_reasoning=judgement.answer_only_in_reasoning,
         reason=judgement.reason,
     )
+
+
+def regrade(directory: Path, grader: Grader | None = None) -> Evaluation:
+    """Grade the completions in a result directory again, generating nothing; the golds are those stored beside them."""
+    if not (directory / COMPLETIONS).is_file():
+        raise UserError(f"{directory}: no {COMPLETIONS} here; give a directory that `open-rs evaluate` wrote")
+    before = Evaluation.load(directory) if (directory / RESULTS).is_file() else None
+    with Store(directory) as store, nullcontext(grader) if grader is not None else Grader() as judge:
+        store.forget_judgements()
+        sets: dict[str, dict[str, Problem]] = {}
+        for row in store.completions.values():
+            problem = Problem(row.problem_id, row.question, row.gold, row.benchmark)
+            sets.setdefault(row.benchmark, {}).setdefault(row.problem_id, problem)
+        audited = audit_sets({name: tuple(part.values()) for name, part in sets.items()}, _was_raw(before), {})
+        desk = Desk(store, judge)
+        desk.grade_missing(store.completions)
+        desk.collect()
+        store.settle({problem_id: place for place, problem_id in enumerate(_golds(audited))})
+        numbers = range(1 + max(sample for _, sample in store.completions))
+        results = {name: result_of(name, audited[name].problems, audited[name], numbers, store) for name in sets}
+    model, mark = (directory.name, {}) if before is None else (before.model, before.fingerprint)
+    evaluation = Evaluation(model, results, mark, before.warnings if before is not None else ())
+    evaluation.save(directory)
+    return evaluation
+
+
+def _was_raw(before: Evaluation | None) -> bool:
+    return before is not None and bool(before.fingerprint.get("raw_gold"))
 
 
 def _check(sets: Mapping[str, Sequence[Problem]], samples: int | None) -> None:

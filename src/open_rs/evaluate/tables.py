@@ -9,7 +9,7 @@ from rich.table import Table
 
 from open_rs import stats
 from open_rs.data.sources import SOURCES
-from open_rs.evaluate.compare import Comparisons
+from open_rs.evaluate.compare import Comparisons, RowComparison
 from open_rs.evaluate.result import Evaluation
 from open_rs.evaluate.rows import Cell, Row
 
@@ -84,6 +84,22 @@ def comparison_table(found: Comparisons) -> Table:
         pooled = found.pooled
         cells = [f"{100 * pooled.value:+.1f}", signed_interval(pooled.ci95), p_value(pooled.p_value), "", "", ""]
         table.add_row("average", str(pooled.num_problems), "", "", *cells, style="bold")
+    return table
+
+
+def unpaired_table(found: RowComparison) -> Table:
+    """One line a benchmark: both scores, the difference, and its interval where both sides have one."""
+    table = Table("benchmark", found.baseline, found.candidate, "difference", "95 % interval, unpaired", box=None)
+    for column in table.columns[1:]:
+        column.justify = "right"
+    for row in found.benchmarks.values():
+        table.add_row(
+            heading(row.name),
+            points(row.baseline),
+            points(row.candidate),
+            f"{100 * (row.candidate - row.baseline):+.1f}",
+            "-" if row.ci95 is None else signed_interval(row.ci95),
+        )
     return table
 
 

@@ -14,6 +14,7 @@ from open_rs.stats.intervals import (
 from open_rs.stats.paired import (
     PairedDifference,
     detectable_difference,
+    difference_of,
     holm,
     macro_difference,
     paired_difference,
@@ -28,6 +29,7 @@ __all__ = [
     "PairedDifference",
     "chance_of_best",
     "detectable_difference",
+    "difference_of",
     "expected_best",
     "held_out_best",
     "holm",

@@ -55,12 +55,21 @@ def paired_difference(
 def unpaired_interval(
     candidate: ArrayLike, baseline: ArrayLike, candidate_samples: ArrayLike, baseline_samples: ArrayLike
 ) -> Interval:
-    """Interval for the difference as if the problems were unrelated (Newcombe 1998, method 10)."""
-    new, old = float(np.asarray(candidate).mean()), float(np.asarray(baseline).mean())
-    a, b = over_problems(candidate, candidate_samples), over_problems(baseline, baseline_samples)
+    """Interval for the difference as if the problems were unrelated."""
+    new, old = np.asarray(candidate, dtype=float), np.asarray(baseline, dtype=float)
+    return difference_of(
+        float(new.mean()),
+        over_problems(new, candidate_samples),
+        float(old.mean()),
+        over_problems(old, baseline_samples),
+    )
+
+
+def difference_of(new: float, new_interval: Interval, old: float, old_interval: Interval) -> Interval:
+    """Interval for the difference of two independent values from the interval of each (Newcombe 1998, method 10)."""
     return Interval(
-        new - old - math.hypot(new - a.low, b.high - old),
-        new - old + math.hypot(a.high - new, old - b.low),
+        new - old - math.hypot(new - new_interval.low, old_interval.high - old),
+        new - old + math.hypot(new_interval.high - new, old - old_interval.low),
     )
 
 
