@@ -25,6 +25,7 @@ PACKAGE_DOORS = {
         "rollout.decode",
         "rollout.cache",
         "rollout.sampling",
+        "rollout.general",
         "train",
         "assets",
     ),
