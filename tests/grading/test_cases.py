@@ -8,8 +8,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from grading.cases import BOXED, COMPLETIONS
 
+from grading.cases import BOXED, COMPLETIONS
 from open_rs.grading import Grader, normalise
 
 ROWS = [

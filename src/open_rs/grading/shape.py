@@ -1,7 +1,7 @@
 r"""Owns the structure of an answer: a list, set, tuple, interval, union, matrix or equation of smaller answers.
 
-Splitting it ourselves keeps ambiguous notation out of the symbolic parser, which reads `(1,2)` as an interval and `1,234` as
-two numbers.
+Splitting it ourselves keeps ambiguous notation out of the symbolic parser, which reads `(1,2)` as an interval and
+`1,234` as two numbers.
 """
 
 from __future__ import annotations
@@ -104,7 +104,9 @@ def _flat(parts: list[str], depth: int) -> tuple[Shape, ...]:
     r"""The shapes of parts; one that is itself several answers, as `\pm 2` is, gives them all."""
     shapes = (_shape(part, depth + 1) for part in parts)
     return tuple(
-        part for shape in shapes for part in (shape.parts if isinstance(shape, Many) and shape.kind == "list" else (shape,))
+        part
+        for shape in shapes
+        for part in (shape.parts if isinstance(shape, Many) and shape.kind == "list" else (shape,))
     )
 
 
