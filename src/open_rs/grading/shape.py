@@ -19,6 +19,7 @@ _MATRIX = re.compile(
 _RELATION = re.compile(r"\\(?:le|ge|ne|in|approx|equiv|sim|to)(?![a-zA-Z])|[<>=]")
 _NAME = re.compile(r"(?:\\?[a-zA-Z]+|\\text\{[^{}]*\})(?:_(?:\{[^{}]*\}|\w))?'*(?:\([^()]*\))?|\|[^|]*\||\\angle.*")
 _SET_BUILDER = re.compile(r"\\\{([a-zA-Z])(?:\\in\\mathbb\{R\})?[|:](.*)\\\}", re.DOTALL)
+_LOST_MEMBERSHIP = re.compile(r"[a-z](?:\([^()\[\]]*,[^()\[\]]*\]|\[[^()\[\]]*,[^()\[\]]*\))")  # t(0,4]: no point, no value
 _REALS = ("\\mathbb{R}", "(-\\infty,\\infty)", "(-\\infty,+\\infty)")
 
 
@@ -164,6 +165,8 @@ def _interval(start: str, left_sign: str, end: str, right_sign: str) -> Shape:
 
 
 def _read_brackets(text: str, depth: int) -> Shape | None:
+    if _LOST_MEMBERSHIP.fullmatch(text):
+        text = text[1:]
     builder = _SET_BUILDER.fullmatch(text)
     if builder:
         return _shape(builder[2], depth + 1)
