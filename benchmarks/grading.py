@@ -64,7 +64,11 @@ def main() -> None:
             _print(tallies[-1])
     figure = (min(tally.wrong for tally in tallies[1:]) + 1) / (tallies[0].wrong + 1)
     if options.json:
-        record = {"rows": len(rows), "figure": figure, "graders": [vars(tally) | {"wrong": tally.wrong} for tally in tallies]}
+        record = {
+            "rows": len(rows),
+            "figure": figure,
+            "graders": [vars(tally) | {"wrong": tally.wrong} for tally in tallies],
+        }
         Path(options.json).write_text(json.dumps(record, indent=2) + "\n")
     print(f"figure: {figure:.2f} (fewest wrong verdicts of a rival + 1) / (ours + 1)")
 
@@ -84,10 +88,25 @@ def _graders(source: Path, directory: Path) -> dict[str, list[str]]:
     if not python.exists():
         _make_rival_environment()
     rival = [str(python), str(ROOT / "benchmarks" / "grading_rival.py"), str(source)]
-    ours = [sys.executable, "-c", "from open_rs.cli import main; main()", "grade", str(source), "--workers", str(WORKERS), "--json"]
+    ours = [
+        sys.executable,
+        "-c",
+        "from open_rs.cli import main; main()",
+        "grade",
+        str(source),
+        "--workers",
+        str(WORKERS),
+        "--json",
+    ]
     return {
         "open-rs": [*ours, "--timeout", str(DEADLINE_SECONDS), "--out", str(directory / "open-rs.jsonl")],
-        "math-verify": [*rival, str(directory / "math-verify.jsonl"), "math-verify", str(WORKERS), str(DEADLINE_SECONDS)],
+        "math-verify": [
+            *rival,
+            str(directory / "math-verify.jsonl"),
+            "math-verify",
+            str(WORKERS),
+            str(DEADLINE_SECONDS),
+        ],
         "trl": [*rival, str(directory / "trl.jsonl"), "trl", str(WORKERS), str(DEADLINE_SECONDS)],
     }
 

@@ -19,7 +19,9 @@ _MATRIX = re.compile(
 _RELATION = re.compile(r"\\(?:le|ge|ne|in|approx|equiv|sim|to)(?![a-zA-Z])|[<>=]")
 _NAME = re.compile(r"(?:\\?[a-zA-Z]+|\\text\{[^{}]*\})(?:_(?:\{[^{}]*\}|\w))?'*(?:\([^()]*\))?|\|[^|]*\||\\angle.*")
 _SET_BUILDER = re.compile(r"\\\{([a-zA-Z])(?:\\in\\mathbb\{R\})?[|:](.*)\\\}", re.DOTALL)
-_LOST_MEMBERSHIP = re.compile(r"[a-z](?:\([^()\[\]]*,[^()\[\]]*\]|\[[^()\[\]]*,[^()\[\]]*\))")  # t(0,4]: no point, no value
+_LOST_MEMBERSHIP = re.compile(
+    r"[a-z](?:\([^()\[\]]*,[^()\[\]]*\]|\[[^()\[\]]*,[^()\[\]]*\))"
+)  # t(0,4]: no point, no value
 _REALS = ("\\mathbb{R}", "(-\\infty,\\infty)", "(-\\infty,+\\infty)")
 
 
