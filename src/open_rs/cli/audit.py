@@ -15,13 +15,13 @@ if TYPE_CHECKING:
 @click.argument("data", metavar="DATA")
 @click.option("--gold-field", help="The field that holds the gold; guessed from the usual names when absent.")
 @click.option("--workers", default=2, show_default=True, type=click.IntRange(1), help="Grading processes.")
-@click.option("--show", default=20, show_default=True, type=click.IntRange(0), help="How many findings of a kind to print.")
+@click.option("--show", default=20, show_default=True, type=click.IntRange(0), help="Findings of a kind to print.")
 @click.option("--json", "as_json", is_flag=True, help="Print totals and all findings as JSON.")
 def command(data: str, gold_field: str | None, workers: int, show: int, as_json: bool) -> None:
     r"""Find golds that fail to grade themselves.
 
-    DATA is a .json, .jsonl or .parquet file (.gz too), or a data set of `open-rs sources`. Every gold is spelled another way
-    (other fractions, spacing, `\left`) and compared with itself, with the equal-strings shortcut off.
+    DATA is a .json, .jsonl or .parquet file (.gz too), or a data set of `open-rs sources`. Every gold is spelled
+    another way (other fractions, spacing, `\left`) and compared with itself, with the equal-strings shortcut off.
 
     \b
     Examples:

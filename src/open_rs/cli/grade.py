@@ -11,16 +11,23 @@ import click
 @click.argument("source", metavar="IN.jsonl", type=click.Path(exists=True, dir_okay=False))
 @click.option("--out", required=True, type=click.Path(dir_okay=False), help="Where verdicts go; .gz is compressed.")
 @click.option("--workers", default=2, show_default=True, type=click.IntRange(1), help="Grading processes.")
-@click.option("--timeout", default=5.0, show_default=True, type=click.FloatRange(0, min_open=True), help="Seconds an answer may take.")
+@click.option(
+    "--timeout",
+    default=5.0,
+    show_default=True,
+    type=click.FloatRange(0, min_open=True),
+    help="Seconds an answer may take.",
+)
 @click.option("--fallback", is_flag=True, help="Accept answers outside a box, as `open-rs evaluate` does.")
-@click.option("--reasoning-open", is_flag=True, help="The prompt ended inside `<think>`: no `</think>`, no answer.")
+@click.option("--reasoning-open", is_flag=True, help="The prompts end inside `<think>`.")
 @click.option("--relative-tolerance", type=float, help="How far a number may lie from the gold, as a share of it.")
 @click.option("--json", "as_json", is_flag=True, help="Print the totals as JSON.")
 def command(source: str, out: str, as_json: bool, **options: Any) -> None:
     r"""Grade completions from a file.
 
-    Rows `{"id", "gold", "completion"}` become `{"id", "correct", "extracted", "reason", "ms"}`; `correct` is null where the
-    gold is at fault. A row may carry its own "relative_tolerance". Files ending in .gz are read and written compressed.
+    Rows `{"id", "gold", "completion"}` become `{"id", "correct", "extracted", "reason", "ms"}`; `correct` is null
+    where the gold is at fault. A row may carry its own "relative_tolerance". Files ending in .gz are read and written
+    compressed.
 
     \b
     Example:

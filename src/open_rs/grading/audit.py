@@ -52,7 +52,9 @@ class Finding:
 
 @dataclass(frozen=True, slots=True)
 class Audited:
-    """`failed`: golds that nobody can be graded against. `ambiguous`: golds that work, and could be read in two ways."""
+    """`failed`: golds that nobody can be graded against. `ambiguous`: golds that work, and could be read in two
+    ways.
+    """
 
     num_golds: int
     failed: tuple[Finding, ...]

@@ -1,7 +1,8 @@
-r"""Owns the comparison of two normalised answers: structure first, exact leaves next, and a question to symbolic mathematics last.
+r"""Owns the comparison of two normalised answers: structure first, exact leaves next, and a question to symbolic
+mathematics last.
 
-The same walk runs twice: in the calling process with exact leaves only, where `Undecided` means "ask a worker", and in a
-worker with symbolic leaves.
+The same walk runs twice: in the calling process with exact leaves only, where `Undecided` means "ask a worker", and
+in a worker with symbolic leaves.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ LeafEqual = Callable[[str, str, "float | None"], bool]
 _THOUSANDS = re.compile(r"[-+]?\d{1,3}(?:,\d{3})+(?:\.\d+)?")
 _WORDS = re.compile(r"(?:\\text\{[^{}]*\}|[\s.,'()-])+|\(?[A-Za-z]{4,}(?:[ '-][A-Za-z]+)*\)?|[A-Za-z]+(?: [A-Za-z]+)+")
 _CHOICE = re.compile(r"\(?([A-Z])\)?")
-_CHOICE_WITH_VALUE = re.compile(r"(?:\\text\{\s*)?(?:\(([A-Z])\)|([A-Z])[).:])(?![(])\s*\}?.*", re.DOTALL)
+_CHOICE_WITH_VALUE = re.compile(r"(?:\\text\{\s*)?(?:\(([A-Z])\)|([A-Z])[).:])(?!\s*\(?[A-Z][).:])\s*\}?.*", re.DOTALL)
 _BASED = re.compile(r"(\(?\d[\dA-Fa-f]*\)?)_\{?(\d+)\}?")
 _TIME = re.compile(r"\d{1,2}(?::\d{2})? [ap]m")
 _MAX_UNORDERED = 200

@@ -1,7 +1,7 @@
 r"""Owns the grammar of plain formulas, read once and computed by whatever arithmetic is given: fractions or floats.
 
-`+ - * / ^ !`, `\frac`, `\binom`, roots, functions, implicit products, mixed numbers. What people read in two ways (`1/2x`) is
-not read at all, and left to the symbolic parser.
+`+ - * / ^ !`, `\frac`, `\binom`, roots, functions, implicit products, mixed numbers. What people read in two ways
+(`1/2x`) is not read at all, and left to the symbolic parser.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ MAX_DEPTH = 40
 Value = TypeVar("Value")
 
 _TOKEN = re.compile(
-    r"(?P<number>\d+(?:\.\d*)?|\.\d+)|(?P<variable>v_\{\w+\})|(?P<command>\\[a-zA-Z]+)|(?P<letter>[ei](?![a-zA-Z_]))"
+    r"(?P<number>\d+(?:\.\d*)?|\.\d+)|(?P<variable>v_\{\w+\})|(?P<command>\\[a-zA-Z]+)|(?P<letter>[ei](?=v_\{|[^a-zA-Z_]|$))"
     r"|(?P<symbol>[-+*/^!(){}\[\]_])"
 )
 _TIMES = frozenset({"*", "\\cdot", "\\times"})
@@ -282,5 +282,8 @@ class _Parser(Generic[Value]):
 
 _READERS = {"\\frac": _Parser._fraction, "\\binom": _Parser._binomial, "\\sqrt": _Parser._root}
 _FUNCTIONS = frozenset(
-    {f"\\{name}" for name in "sin cos tan cot sec csc arcsin arccos arctan sinh cosh tanh ln log exp".split()}
+    {
+        *("\\sin", "\\cos", "\\tan", "\\cot", "\\sec", "\\csc", "\\arcsin", "\\arccos", "\\arctan"),
+        *("\\sinh", "\\cosh", "\\tanh", "\\ln", "\\log", "\\exp"),
+    }
 )

@@ -32,8 +32,8 @@ def extract(text: str, *, reasoning_open: bool = False, fallback: bool = False) 
     r"""Find the final answer.
 
     `reasoning_open` says that the prompt already opened `<think>`; a completion that never closes it has no answer
-    (`truncated`). Reasoning is read in one case: its very last words are a box, and what follows `</think>` states nothing
-    (it was cut off). `fallback` also accepts, in this order, what follows the last "answer is", the
+    (`truncated`). Reasoning is read in one case: its very last words are a box, and what follows `</think>` states
+    nothing (it was cut off). `fallback` also accepts, in this order, what follows the last "answer is", the
     last formula and the last number of the final 2,000 characters; it is meant for evaluation, where formats vary.
     `extract("<think>\\boxed{1}</think> so \\boxed{2}").answer == "2"`.
     """

@@ -58,7 +58,8 @@ def grade_file(
     relative_tolerance: float | None = None,
     progress: bool = False,
 ) -> Totals:
-    """Grade rows `{"id", "gold", "completion"}`; `ms` in the output is the time that the row took, waiting for a free worker not counted.
+    """Grade rows `{"id", "gold", "completion"}`; `ms` in the output is the time that the row took, waiting for a free
+    worker not counted.
 
     Raises `UserError` for a row that is no JSON object or lacks a field, with its line number.
     """

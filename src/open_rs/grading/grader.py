@@ -14,11 +14,11 @@ from types import TracebackType
 from typing import Any, Self
 
 from open_rs.grading.compare import Undecided, equal, exact_leaf
+from open_rs.grading.expression import TooLargeError
 from open_rs.grading.extract import Extraction, extract, trailing_boxes
 from open_rs.grading.limits import refuse
 from open_rs.grading.normalise import normalise
 from open_rs.grading.pool import Question, WorkerPool
-from open_rs.grading.expression import TooLargeError
 from open_rs.grading.shape import Many, shape_of
 from open_rs.types import Verdict
 
@@ -27,7 +27,9 @@ _live: weakref.WeakSet[Grader] = weakref.WeakSet()
 
 
 class Pending:
-    """A verdict that may still be on its way. `result()` waits; `await pending` waits without blocking the event loop."""
+    """A verdict that may still be on its way. `result()` waits; `await pending` waits without blocking the event
+    loop.
+    """
 
     __slots__ = ("_extracted", "_outcome", "_reading_seconds")
 
@@ -93,9 +95,10 @@ class Outcome:
 class Grader:
     """Grades completions against golds.
 
-    Exact matches are settled in the calling thread; worker processes start only when something needs symbolic mathematics,
-    and a worker that passes `timeout_seconds` is killed and replaced. Safe to use from threads, from `asyncio` and after
-    `fork`; a context manager, though leaving it open until the interpreter exits leaks nothing either.
+    Exact matches are settled in the calling thread; worker processes start only when something needs symbolic
+    mathematics, and a worker that passes `timeout_seconds` is killed and replaced. Safe to use from threads, from
+    `asyncio` and after `fork`; a context manager, though leaving it open until the interpreter exits leaks nothing
+    either.
     """
 
     def __init__(self, num_workers: int = 2, timeout_seconds: float = 5.0) -> None:
@@ -116,7 +119,8 @@ class Grader:
         """Start grading one completion. `gold` may be bare or hold boxes, as MATH's solutions do.
 
         `reasoning_open`: the prompt ended inside `<think>`. `fallback`: accept answers outside a box (evaluation).
-        `relative_tolerance`: how far a number may lie from the gold, as a share of it; only where the benchmark says so.
+        `relative_tolerance`: how far a number may lie from the gold, as a share of it; only where the benchmark says
+        so.
         """
         started = time.perf_counter()
         gold_answer, num_answers = _read_gold(gold)

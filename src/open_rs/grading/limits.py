@@ -1,4 +1,6 @@
-r"""Owns what is refused before any symbolic work, because no final answer needs it and a symbolic engine drowns in it."""
+r"""Owns what is refused before any symbolic work, because no final answer needs it and a symbolic engine drowns in
+it.
+"""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
 r"""Owns the one spelling that answers and golds are brought to before anything compares them.
 
-The result is LaTeX without decoration: `\dfrac12`, `½` and `\frac{1}{2}` become `\frac{1}{2}`; `\left(` becomes `(`; units,
-degrees, dollar signs and thousands separators go; words stay inside `\text{}`.
+The result is LaTeX without decoration: `\dfrac12`, `½` and `\frac{1}{2}` become `\frac{1}{2}`; `\left(` becomes `(`;
+units, degrees, dollar signs and thousands separators go; words stay inside `\text{}`.
 """
 
 from __future__ import annotations
@@ -57,13 +57,17 @@ _ROOT = re.compile(r"\\sqrt(?![a-zA-Z])\s*(\[[^\]]*\])?\s*" + _ATOM)
 _PLAIN_ROOT = re.compile(r"(?<![\\a-zA-Z])sqrt\s*\(([^()]*)\)|√\s*\(([^()]*)\)|√\s*(\d+(?:\.\d+)?|[a-zA-Z])")
 _THOUSANDS_MARK = re.compile(r"(?<=\d)(?:\{,\}|,?\\!\s*|\{\s\}|\\,|\\ |,\\;|,\\,|,~|~)\s*(?=\d{3}(?!\d))")
 _SPACED_THOUSANDS = re.compile(r"(?<![\d.,a-zA-Z])\d{1,3}(?: \d{3})+(?![\d ]*\d)")
-_DEGREE = r"(?:\s*\{?\s*\}?\^\s*(?:\{\s*\\(?:circ|degree)\s*\}|\\(?:circ|degree)(?![a-zA-Z]))|\\deg(?:ree)?(?![a-zA-Z]))"
+_DEGREE = (
+    r"(?:\s*\{?\s*\}?\^\s*(?:\{\s*\\(?:circ|degree)\s*\}|\\(?:circ|degree)(?![a-zA-Z]))|\\deg(?:ree)?(?![a-zA-Z]))"
+)
 _DEGREES = re.compile(_DEGREE)
 _SCIENTIFIC = re.compile(r"(?<![\w.])((?:\d+\.?\d*|\.\d+))[eE]([+-]?\d+)(?![\d.]*[a-zA-Z])")
 _POWER_OF_TEN = re.compile(r"(?<=10)\s*\^\s*([+-]?\d+)")
 _SIMPLE_SYNONYMS = {
-    r"\dots": r"\ldots", r"\cdots": r"\ldots", r"\leq": r"\le", r"\geq": r"\ge", r"\leqslant": r"\le", r"\geqslant": r"\ge",
-    r"\neq": r"\ne", r"\lt": "<", r"\gt": ">", r"\varnothing": r"\emptyset", r"\empty": r"\emptyset", r"\O": r"\emptyset",
+    r"\dots": r"\ldots", r"\cdots": r"\ldots", r"\leq": r"\le", r"\geq": r"\ge",
+    r"\leqslant": r"\le", r"\geqslant": r"\ge",
+    r"\neq": r"\ne", r"\lt": "<", r"\gt": ">", r"\varnothing": r"\emptyset",
+    r"\empty": r"\emptyset", r"\O": r"\emptyset",
     r"\lbrace": r"\{", r"\rbrace": r"\}", r"\lbrack": "[", r"\rbrack": "]", r"\lparen": "(", r"\rparen": ")",
     r"\infin": r"\infty", r"\ast": "*", r"\dbinom": r"\binom", r"\tbinom": r"\binom", r"\choose": r"\choose",
     r"\R": r"\mathbb{R}", r"\Z": r"\mathbb{Z}", r"\N": r"\mathbb{N}", r"\Q": r"\mathbb{Q}", r"\bigcup": r"\cup",
@@ -72,7 +76,34 @@ _SIMPLE_SYNONYMS = {
 }  # fmt: skip
 _COMMAND = re.compile(r"\\[a-zA-Z]+")
 _FUNCTION_NAMES = frozenset(
-    "sin cos tan cot sec csc arcsin arccos arctan arccot sinh cosh tanh ln log exp max min gcd lcm det arg deg lim sup inf".split()
+    [
+        "sin",
+        "cos",
+        "tan",
+        "cot",
+        "sec",
+        "csc",
+        "arcsin",
+        "arccos",
+        "arctan",
+        "arccot",
+        "sinh",
+        "cosh",
+        "tanh",
+        "ln",
+        "log",
+        "exp",
+        "max",
+        "min",
+        "gcd",
+        "lcm",
+        "det",
+        "arg",
+        "deg",
+        "lim",
+        "sup",
+        "inf",
+    ]
 )
 _NUMPY = re.compile(r"\b(?:np|numpy|math)\.(\w+)")
 _TIME = re.compile(r"(\d{1,2}(?::\d{2})?)\s*(?:\\text\{)?\s*([aApP])\.?\s?[mM]\.?\s*\}?\.?")
@@ -88,8 +119,8 @@ _TRAILING = " .,;:"
 def normalise(answer: str) -> str:
     r"""The canonical spelling of an answer; equal results mean equal answers (also for majority votes).
 
-    Never raises and is idempotent. `normalise("\\dfrac12\\text{ cm}") == "\\frac{1}{2}"`; `normalise("$1{,}234$") == "1234"`;
-    `normalise("033") == "33"`.
+    Never raises and is idempotent. `normalise("\\dfrac12\\text{ cm}") == "\\frac{1}{2}"`; `normalise("$1{,}234$") ==
+    "1234"`; `normalise("033") == "33"`.
     """
     if _PLAIN.fullmatch(answer):
         return answer
@@ -187,8 +218,7 @@ def _fractions(text: str) -> str:
             if spelled == text:
                 break
             text = spelled
-    text = _PLAIN_ROOT.sub(lambda m: rf"\sqrt{{{m[1] or m[2] or m[3]}}}", text)
-    return text
+    return _PLAIN_ROOT.sub(lambda m: rf"\sqrt{{{m[1] or m[2] or m[3]}}}", text)
 
 
 def _braced(atom: str) -> str:

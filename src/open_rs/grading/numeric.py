@@ -11,7 +11,7 @@ import threading
 import zlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from functools import cached_property, lru_cache
+from functools import lru_cache
 from typing import Any
 
 from open_rs.grading.expression import Token, TooLargeError, UnreadableError, evaluate, tokenise
@@ -119,7 +119,7 @@ class Formula:
 
     tokens: tuple[Token, ...]
 
-    @cached_property
+    @property
     def symbols(self) -> frozenset[str]:
         """The names of its variables."""
         return frozenset(token for token, _ in self.tokens if token.startswith("v_"))
@@ -173,7 +173,7 @@ def _precise() -> Library:
 
     context = MPContext()
     context.dps = _DIGITS
-    names = "sin cos tan cot sec csc sinh cosh tanh exp".split()
+    names = ["sin", "cos", "tan", "cot", "sec", "csc", "sinh", "cosh", "tanh", "exp"]
     functions = {f"\\{name}": getattr(context, name) for name in names}
     functions |= {"\\arcsin": context.asin, "\\arccos": context.acos, "\\arctan": context.atan}
     functions |= {"\\ln": context.log, "\\log": context.log10}

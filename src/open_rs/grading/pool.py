@@ -1,7 +1,10 @@
-"""Owns the worker processes: one thread each hands out questions, counts the deadline from dispatch, kills and starts anew."""
+"""Owns the worker processes: one thread each hands out questions, counts the deadline from dispatch, kills and starts
+anew.
+"""
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import queue
@@ -79,9 +82,7 @@ class WorkerPool:
 
     def _start_thread(self) -> None:
         worker = _Worker(self._timeout_seconds)
-        thread = threading.Thread(
-            target=_serve, args=(worker, self._questions), name="open-rs-grader", daemon=True
-        )
+        thread = threading.Thread(target=_serve, args=(worker, self._questions), name="open-rs-grader", daemon=True)
         self._workers.append(worker)
         self._threads.append(thread)
         thread.start()
@@ -142,10 +143,10 @@ class _Worker:
             process.stdin.write(line + b"\n")
             process.stdin.flush()
             reply = _read_line(process, self._timeout_seconds)
-        except (BrokenPipeError, EOFError, OSError, ValueError):
-            reply = None
-        except TimeoutError:
+        except TimeoutError:  # before OSError, of which it is one
             reply = "timeout"
+        except (OSError, EOFError, ValueError):
+            reply = None
         if not isinstance(reply, dict):
             with self._lock:
                 self._discard()
@@ -163,7 +164,7 @@ class _Worker:
             process = self._start()
             try:
                 greeting = _read_line(process, _START_SECONDS)
-            except (EOFError, TimeoutError, OSError, ValueError) as error:
+            except (OSError, EOFError, ValueError) as error:
                 problem = repr(error)
             else:
                 if "ready" in greeting:
@@ -193,10 +194,8 @@ class _Worker:
         process.wait()
         for stream in (process.stdin, process.stdout):
             if stream is not None:
-                try:
+                with contextlib.suppress(OSError):  # unsent bytes to a dead process
                     stream.close()
-                except OSError:  # unsent bytes to a dead process
-                    pass
 
 
 def _read_line(process: subprocess.Popen[bytes], timeout_seconds: float) -> dict[str, Any]:

@@ -1,7 +1,7 @@
 r"""Owns the structure of an answer: a list, set, tuple, interval, union, matrix or equation of smaller answers.
 
-Splitting it ourselves keeps ambiguous notation out of the symbolic parser, which reads `(1,2)` as an interval and `1,234` as
-two numbers.
+Splitting it ourselves keeps ambiguous notation out of the symbolic parser, which reads `(1,2)` as an interval and
+`1,234` as two numbers.
 """
 
 from __future__ import annotations
@@ -19,6 +19,9 @@ _MATRIX = re.compile(
 _RELATION = re.compile(r"\\(?:le|ge|ne|in|approx|equiv|sim|to)(?![a-zA-Z])|[<>=]")
 _NAME = re.compile(r"(?:\\?[a-zA-Z]+|\\text\{[^{}]*\})(?:_(?:\{[^{}]*\}|\w))?'*(?:\([^()]*\))?|\|[^|]*\||\\angle.*")
 _SET_BUILDER = re.compile(r"\\\{([a-zA-Z])(?:\\in\\mathbb\{R\})?[|:](.*)\\\}", re.DOTALL)
+_LOST_MEMBERSHIP = re.compile(
+    r"[a-z](?:\([^()\[\]]*,[^()\[\]]*\]|\[[^()\[\]]*,[^()\[\]]*\))"
+)  # t(0,4]: no point, no value
 _REALS = ("\\mathbb{R}", "(-\\infty,\\infty)", "(-\\infty,+\\infty)")
 
 
@@ -104,7 +107,9 @@ def _flat(parts: list[str], depth: int) -> tuple[Shape, ...]:
     r"""The shapes of parts; one that is itself several answers, as `\pm 2` is, gives them all."""
     shapes = (_shape(part, depth + 1) for part in parts)
     return tuple(
-        part for shape in shapes for part in (shape.parts if isinstance(shape, Many) and shape.kind == "list" else (shape,))
+        part
+        for shape in shapes
+        for part in (shape.parts if isinstance(shape, Many) and shape.kind == "list" else (shape,))
     )
 
 
@@ -162,6 +167,8 @@ def _interval(start: str, left_sign: str, end: str, right_sign: str) -> Shape:
 
 
 def _read_brackets(text: str, depth: int) -> Shape | None:
+    if _LOST_MEMBERSHIP.fullmatch(text):
+        text = text[1:]
     builder = _SET_BUILDER.fullmatch(text)
     if builder:
         return _shape(builder[2], depth + 1)

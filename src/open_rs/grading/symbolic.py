@@ -11,8 +11,8 @@ from collections.abc import Mapping
 from functools import lru_cache
 from typing import Any
 
-from mpmath import mpc
 from math_verify import LatexExtractionConfig, parse, verify
+from mpmath import mpc
 from sympy import Basic, Eq, Expr, Float, I, MatrixBase, Symbol, nan, oo, real_root, zoo
 
 from open_rs.grading.compare import Undecided, equal, exact_leaf
@@ -53,12 +53,12 @@ class _Parsed:
                 number = real_root(placed).evalf(_DIGITS)
             if number.has(nan, zoo, oo, -oo) or not number.is_number:
                 return None
-            return mpmathify(number)
+            return _as_mpmath(number)
         except (TypeError, ValueError, AttributeError, NotImplementedError, ArithmeticError):
             return None
 
 
-def mpmathify(number: Any) -> Any:
+def _as_mpmath(number: Any) -> Any:
     real, imaginary = number.as_real_imag()
     return mpc(real._to_mpmath(100), imaginary._to_mpmath(100))
 
@@ -100,11 +100,14 @@ def _equations_equal(gold: str, answer: str) -> bool:
     if answer_parsed is None or _is_nothing(answer_parsed) or not getattr(answer_parsed, "free_symbols", True):
         return False
     if isinstance(gold_parsed, Eq) and isinstance(answer_parsed, Eq):
-        sides = (_Parsed(gold_parsed.lhs - gold_parsed.rhs), _Parsed(answer_parsed.lhs - answer_parsed.rhs))
-        same = same_solutions(*sides)
+        same = same_solutions(_difference(gold_parsed), _difference(answer_parsed))
         if same is not None:
             return same
     return _verify(gold_parsed, answer_parsed)
+
+
+def _difference(equation: Any) -> _Parsed:
+    return _Parsed(equation.lhs - equation.rhs)
 
 
 def _verify(gold: Any, answer: Any) -> bool:

@@ -1,26 +1,90 @@
-r"""Owns the spelling of a formula that is handed to Math-Verify: every variable becomes `v_{name}`, every decimal a fraction.
+r"""Owns the spelling of a formula that is handed to Math-Verify: every variable becomes `v_{name}`, every decimal a
+fraction.
 
-Math-Verify lowers the case of symbols (`M/m` is 1 to it), fails on `\lambda_{\text{red}}` and reads `\sin 2t` as sin(2).
+Math-Verify lowers the case of symbols (`M/m` is 1 to it), fails on `\lambda_{\text{red}}` and reads `\sin 2t` as
+sin(2).
 """
 
 from __future__ import annotations
 
 import re
 
-_GREEK = (
-    "alpha beta gamma delta epsilon zeta eta theta iota kappa lambda mu nu xi rho sigma tau upsilon phi chi psi omega "
-    "Gamma Delta Theta Lambda Xi Pi Sigma Upsilon Phi Psi Omega hbar ell mho odot infin nabla aleph"
-).split()
-_FUNCTIONS = "arcsin arccos arctan arccot sinh cosh tanh sin cos tan cot sec csc ln log exp lg".split()
+_GREEK = [
+    "alpha",
+    "beta",
+    "gamma",
+    "delta",
+    "epsilon",
+    "zeta",
+    "eta",
+    "theta",
+    "iota",
+    "kappa",
+    "lambda",
+    "mu",
+    "nu",
+    "xi",
+    "rho",
+    "sigma",
+    "tau",
+    "upsilon",
+    "phi",
+    "chi",
+    "psi",
+    "omega",
+    "Gamma",
+    "Delta",
+    "Theta",
+    "Lambda",
+    "Xi",
+    "Pi",
+    "Sigma",
+    "Upsilon",
+    "Phi",
+    "Psi",
+    "Omega",
+    "hbar",
+    "ell",
+    "mho",
+    "odot",
+    "infin",
+    "nabla",
+    "aleph",
+]
+_FUNCTIONS = [
+    "arcsin",
+    "arccos",
+    "arctan",
+    "arccot",
+    "sinh",
+    "cosh",
+    "tanh",
+    "sin",
+    "cos",
+    "tan",
+    "cot",
+    "sec",
+    "csc",
+    "ln",
+    "log",
+    "exp",
+    "lg",
+]
 _ACCENTS = r"\\(?:ddot|dot|vec|bar|hat|tilde|overline|overrightarrow|widehat|mathcal|mathscr|mathfrak)\s*\{([^{}]*)\}"
 _BASE = rf"(?:{_ACCENTS}|\\text\{{([^{{}}]*)\}}|\\(?:{'|'.join(_GREEK)})(?![a-zA-Z])|(?<!\\)[a-zA-Z])"
 _SUBSCRIPT = r"(?:_(?:\{(?:[^{}]|\{[^{}]*\})*\}|\\[a-zA-Z]+|\w))?"
 _PRIMES = r"(?:'+|\^\{'+\})?"
 _AT_NUMBER = r"(?:\(\d+\))?"  # I(0) is a value, not a product
-_VARIABLE = re.compile(rf"\\(?!(?:{'|'.join(_GREEK)})(?![a-zA-Z])|text\{{|(?:ddot|dot|vec|bar|hat|tilde|overline|overrightarrow|widehat|mathcal|mathscr|mathfrak)\s*\{{)[a-zA-Z]+(?:_(?:\{{[^{{}}]*\}}|\w))?|{_BASE}{_SUBSCRIPT}{_PRIMES}{_AT_NUMBER}")
+_VARIABLE = re.compile(
+    rf"\\(?!(?:{'|'.join(_GREEK)})(?![a-zA-Z])|text\{{|(?:ddot|dot|vec|bar|hat|tilde|overline|overrightarrow|widehat|mathcal|mathscr|mathfrak)\s*\{{)[a-zA-Z]+(?:_(?:\{{[^{{}}]*\}}|\w))?|{_BASE}{_SUBSCRIPT}{_PRIMES}{_AT_NUMBER}"
+)
 _DECIMAL = re.compile(r"\d+\.\d+")
-_ARGUMENT = r"((?:\d+(?:\.\d+)?|\\frac\{[^{}]*\}\{[^{}]*\}|v_\{\w+\}|\\pi(?![a-zA-Z])|[ei](?![a-zA-Z])|\^\{[^{}]*\}|\s)+)"
-_APPLIED = re.compile(rf"(\\(?:{'|'.join(_FUNCTIONS)})(?:_(?:\{{[^{{}}]*\}}|\d))?(?:\^\{{[^{{}}]*\}}|\^\d)?)\s*(?=[^\s({{^_]){_ARGUMENT}")
+_ARGUMENT = (
+    r"((?:\d+(?:\.\d+)?|\\frac\{[^{}]*\}\{[^{}]*\}|v_\{\w+\}|\\pi(?![a-zA-Z])|[ei](?![a-zA-Z])|\^\{[^{}]*\}|\s)+)"
+)
+_APPLIED = re.compile(
+    rf"(\\(?:{'|'.join(_FUNCTIONS)})(?:_(?:\{{[^{{}}]*\}}|\d))?(?:\^\{{[^{{}}]*\}}|\^\d)?)\s*(?=[^\s({{^_]){_ARGUMENT}"
+)
 _EXPONENTIAL = re.compile(r"\\exp(?=\s*[({])")
 _CONSTANTS = frozenset({"e", "i"})
 
@@ -55,4 +119,20 @@ def _as_fraction(match: re.Match[str]) -> str:
     return rf"\frac{{{int(whole + decimals)}}}{{{10 ** len(decimals)}}}"
 
 
-_NAMING = frozenset("ddot dot vec bar hat tilde overline overrightarrow widehat mathcal mathscr mathfrak text".split())
+_NAMING = frozenset(
+    [
+        "ddot",
+        "dot",
+        "vec",
+        "bar",
+        "hat",
+        "tilde",
+        "overline",
+        "overrightarrow",
+        "widehat",
+        "mathcal",
+        "mathscr",
+        "mathfrak",
+        "text",
+    ]
+)

@@ -1,4 +1,6 @@
-"""Owns which share of a text is written in one language: by script, and by function words among languages of one script."""
+"""Owns which share of a text is written in one language: by script, and by function words among languages of one
+script.
+"""
 
 from __future__ import annotations
 
@@ -79,11 +81,12 @@ _SCRIPTS = {
     "th": frozenset({"THAI"}),
     "el": frozenset({"GREEK"}),
 }
-_FUNCTION_WORDS = {
-    "en": frozenset("the of and to in is that it for as with are this be we can so have by not from then which there".split()),
-    "de": frozenset("der die das und ist nicht wir ein eine den dem mit auf für von sind also daher dann wird zu".split()),
-    "fr": frozenset("le la les des et est une dans que nous donc pour avec sur sont pas cette alors ce du".split()),
-    "es": frozenset("el los las de y es una que en por con para se del como entonces no son esta lo".split()),
-    "it": frozenset("il gli di e che una per con sono della non questo quindi nel dei allora si è".split()),
-    "pt": frozenset("o os as de e um uma que em para com não são do da então por como dos".split()),
-}  # fmt: skip
+_WORD_LISTS = {
+    "en": ("the of and to in is that it for as with are this be we can so have by not from then which there"),
+    "de": ("der die das und ist nicht wir ein eine den dem mit auf für von sind also daher dann wird zu"),
+    "fr": ("le la les des et est une dans que nous donc pour avec sur sont pas cette alors ce du"),
+    "es": ("el los las de y es una que en por con para se del como entonces no son esta lo"),
+    "it": ("il gli di e che una per con sono della non questo quindi nel dei allora si è"),
+    "pt": ("o os as de e um uma que em para com não são do da então por como dos"),
+}
+_FUNCTION_WORDS = {language: frozenset(words.split()) for language, words in _WORD_LISTS.items()}

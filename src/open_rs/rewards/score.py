@@ -30,7 +30,9 @@ class Term:
 
 
 def build_terms(config: RewardConfig) -> tuple[Term, ...]:
-    """The recipe's terms, checked before anything is sampled. Raises `UserError` for a name or parameter that is not known."""
+    """The recipe's terms, checked before anything is sampled. Raises `UserError` for a name or parameter that is not
+    known.
+    """
     names = [term.name for term in config.terms]
     twice = next((name for name in names if names.count(name) > 1), None)
     if twice is not None:
@@ -44,7 +46,8 @@ def score(group: Group, terms: Sequence[Term]) -> list[Score]:
     """One `Score` a completion, in the group's order.
 
     The total is `sum(weight * value)`; it is None where any term is None. `terms` of a score are unweighted.
-    Raises `UserError` with the term's name where a reward raises, has the wrong length, or gives NaN, infinity or no number.
+    Raises `UserError` with the term's name where a reward raises, has the wrong length, or gives NaN, infinity or no
+    number.
     """
     columns = {term.name: _evaluate(term, group) for term in terms}
     return [
@@ -115,7 +118,7 @@ def _check_parameters(term: RewardTermConfig, function: Callable[..., Any]) -> N
     signature = inspect.signature(function)
     if any(parameter.kind is parameter.VAR_KEYWORD for parameter in signature.parameters.values()):
         return
-    known = [name for name in list(signature.parameters)[1:]]
+    known = list(signature.parameters)[1:]
     unknown = next((name for name in term.params if name not in known), None)
     if unknown is not None:
         raise UserError(

@@ -21,8 +21,8 @@ _CHARACTERS_ONLY = frozenset({"accuracy", "format", "tag_count", "reasoning_step
 def as_trl(name: str, *, reasoning_open: bool = False, **params: Any) -> TrlReward:
     """A reward of the table with TRL's signature: `(completions, solution, **columns) -> list[float | None]`.
 
-    Completions are chat-style (`[{"role": "assistant", "content": ...}]`) or plain strings. Terms that count tokens need TRL's
-    `completion_ids` column. `reasoning_open` says that the chat template ends the prompt inside `<think>`.
+    Completions are chat-style (`[{"role": "assistant", "content": ...}]`) or plain strings. Terms that count tokens
+    need TRL's `completion_ids` column. `reasoning_open` says that the chat template ends the prompt inside `<think>`.
     `GRPOTrainer(reward_funcs=[as_trl("format"), as_trl("accuracy")], ...)`.
     """
     if name in REFUSED:
@@ -37,7 +37,9 @@ def as_trl(name: str, *, reasoning_open: bool = False, **params: Any) -> TrlRewa
         if needs_tokens and token_ids is None:
             raise UserError(f"as_trl: `{name}` counts tokens and TRL gave no `completion_ids`; use TRL 0.16 or later")
         golds = list(solution) if solution is not None else [""] * len(completions)
-        groups = _groups([_content(completion) for completion in completions], golds, token_ids, columns, reasoning_open)
+        groups = _groups(
+            [_content(completion) for completion in completions], golds, token_ids, columns, reasoning_open
+        )
         return [value for group in groups for value in term(group, **params)]
 
     reward.__name__ = name  # TRL logs rewards by this name
@@ -47,8 +49,8 @@ def as_trl(name: str, *, reasoning_open: bool = False, **params: Any) -> TrlRewa
 def from_trl(function: Callable[..., Any]) -> Callable[[Group], list[float | None]]:
     """A TRL reward function, async ones too, as a function of a group.
 
-    It receives chat-style `prompts` and `completions`, `completion_ids`, and the problem's `solution`, `answer`, `problem` and
-    whatever `meta` holds, each repeated for every completion.
+    It receives chat-style `prompts` and `completions`, `completion_ids`, and the problem's `solution`, `answer`,
+    `problem` and whatever `meta` holds, each repeated for every completion.
     """
 
     def reward(group: Group) -> list[float | None]:
