@@ -22,8 +22,8 @@ Examples:
 def command(sides: tuple[str, ...], as_json: bool) -> None:
     """Compare evaluations: every candidate against the first.
 
-    A side is a directory that `open-rs evaluate` wrote, or the name of a published model. A training run alone stands for
-    its own evaluations before and after. Differences are paired by problem, with 95 % intervals, sign-flip p values
+    A side is a directory that `open-rs evaluate` wrote, or the name of a published model. A training run alone stands
+    for its own evaluations before and after. Differences are paired by problem, with 95 % intervals, sign-flip p values
     and Holm's correction over benchmarks; against a published row they can't be paired.
     """
     from open_rs.cli.results import echo_json, show_difference

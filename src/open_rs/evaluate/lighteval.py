@@ -10,6 +10,7 @@ import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from statistics import fmean
 from typing import Any
 
 from open_rs.data.sources import SOURCES
@@ -34,6 +35,7 @@ class Score:
 def read_lighteval(directory: Path) -> list[Row]:
     """One row a model (and folder, where a model has several), with Wilson intervals and the average over benchmarks.
 
+    The average is taken over scores rounded to a tenth of a point, as the paper's Table 1 does.
     Raises UserError where no result file lies below `directory` or none holds a known metric.
     """
     if not directory.exists():
@@ -54,7 +56,11 @@ def _rows(scores: list[Score]) -> list[Row]:
         several = len(folders[score.model]) > 1
         label = f"{score.model} ({score.folder})" if several else score.model
         table.setdefault(label, {})[score.benchmark] = score.cell  # the newest replaces what came before
-    return [Row(label, cells, average_cell(cells)) for label, cells in table.items()]
+    return [Row(label, cells, average_cell(cells, _average_as_printed(cells))) for label, cells in table.items()]
+
+
+def _average_as_printed(cells: Mapping[str, Cell]) -> float:
+    return fmean(round(cell.value, 3) for cell in cells.values())
 
 
 def _read_file(path: Path, root: Path) -> Iterator[Score]:

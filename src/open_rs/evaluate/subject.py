@@ -7,16 +7,18 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from open_rs.config.load import load_recipe
 from open_rs.config.schema import EndpointConfig, ModelConfig, Recipe, RolloutConfig
 from open_rs.evaluate.benchmarks import ARITHMETIC
 from open_rs.evaluate.protocols import PRESETS, PROTOCOLS, Protocol, find_protocol, protocol_of_recipe
-from open_rs.models import CausalLM, load_model, load_tokenizer
 from open_rs.rollout import build_engine
 from open_rs.rollout.engine import Engine
 from open_rs.types import UserError
+
+if TYPE_CHECKING:
+    from open_rs.models import CausalLM
 
 EMBEDDED = "open-rs-tiny"
 
@@ -123,6 +125,8 @@ def _file_name(text: str) -> str:
 
 
 def _model_seat(subject: Subject, engine: Engine, name: str) -> Seat:
+    from open_rs.models import load_model  # late, so that a wrong benchmark name is answered before torch has loaded
+
     model = load_model(subject.model)
     engine.load(model, version=0)
     about = {"engine": name, "dtype": str(model.dtype).removeprefix("torch."), "device": str(model.device)}
@@ -130,6 +134,8 @@ def _model_seat(subject: Subject, engine: Engine, name: str) -> Seat:
 
 
 def _server_seat(subject: Subject, engine: Engine, endpoint: EndpointConfig) -> Seat:
+    from open_rs.models import load_tokenizer
+
     engine.load(None, version=0)
     tokenizer = ServerSideTemplate() if endpoint.api == "chat" else load_tokenizer(subject.model)
     return Seat(engine, None, tokenizer, None, {"engine": "endpoint", "api": endpoint.api})
