@@ -55,9 +55,9 @@ def test_a_row_that_can_not_be_used_is_dropped_with_its_reason(tmp_path: Path, r
     assert [reason in dropped.reason and "row 3" in dropped.reason for dropped in loaded.dropped] == [True]
 
 
-def test_an_id_that_stands_twice_is_dropped(tmp_path: Path) -> None:
+def test_an_id_that_stands_twice_is_told_apart(tmp_path: Path) -> None:
     path = write(tmp_path / "data.jsonl", [{"id": 1, **row} for row in ROWS])
-    assert ["stands twice" in row.reason for row in load_problems(DataConfig(path=str(path))).dropped] == [True]
+    assert [p.id for p in load_problems(DataConfig(path=str(path))).problems] == ["data.jsonl:1", "data.jsonl:1#2"]
 
 
 ANSWERS = {

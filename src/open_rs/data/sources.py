@@ -1,6 +1,6 @@
 """Where problems come from: one table of training sets and held-out benchmarks, and one way to read any of them.
 
-Rows that can't be used (no question, no gold, empty answer, repeated id) are data: dropped, counted and listed.
+Rows that can't be used (no question, no gold, empty answer) are data: dropped, counted and listed.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from typing import Any, Literal
 
 from open_rs.config.schema import DataConfig
 from open_rs.data import arithmetic
+from open_rs.grading.extract import trailing_boxes
 from open_rs.types import Problem, UserError
 
 AnswerRule = Literal["plain", "last_box", "after_hashes"]
@@ -140,7 +141,10 @@ def to_problems(
     answer_fields: Sequence[str] = ANSWER_FIELDS,
     answer_rule: AnswerRule = "plain",
 ) -> Loaded:
-    """Turn rows into problems; the first row decides which of the named fields, in their order, are read."""
+    """Turn rows into problems; the first row decides which of the named fields, in their order, are read.
+
+    An id that stands in several rows (the AMC set's does) is told apart by the row's number.
+    """
     problems: list[Problem] = []
     dropped: list[Dropped] = []
     seen: set[str] = set()
@@ -154,39 +158,27 @@ def to_problems(
         )
         question = _as_text(row.get(question_field))
         answer = ANSWER_RULES[answer_rule](_as_text(row.get(answer_field)))
-        reason = _why_unusable(question, answer, identifier, seen, question_field, answer_field)
-        if reason is not None:
-            dropped.append(Dropped(f"{source}:{identifier}", f"row {index + 1}: {reason}"))
-            continue
+        name = f"{source}:{identifier}" if identifier not in seen else f"{source}:{identifier}#{index + 1}"
         seen.add(identifier)
+        reason = _why_unusable(question, answer, question_field, answer_field)
+        if reason is not None:
+            dropped.append(Dropped(name, f"row {index + 1}: {reason}"))
+            continue
         meta = {key: value for key, value in row.items() if key not in (question_field, answer_field)}
-        problems.append(Problem(f"{source}:{identifier}", question, answer, source, meta))
+        problems.append(Problem(name, question, answer, source, meta))
     return Loaded(tuple(problems), tuple(dropped))
 
 
 def last_box(text: str) -> str:
     """The content of the last balanced `\\boxed{}` or `\\fbox{}`, or "" where there is none."""
-    for start in range(len(text), -1, -1):
-        start = max(text.rfind("\\boxed{", 0, start), text.rfind("\\fbox{", 0, start))
-        if start < 0:
-            return ""
-        opening = text.index("{", start)
-        depth = 0
-        for position in range(opening, len(text)):
-            depth += {"{": 1, "}": -1}.get(text[position], 0)
-            if depth == 0:
-                return text[opening + 1 : position]
-    return ""
+    boxes = trailing_boxes(text)
+    return boxes[-1] if boxes else ""
 
 
-def _why_unusable(
-    question: str, answer: str, identifier: str, seen: set[str], question_field: str, answer_field: str
-) -> str | None:
+def _why_unusable(question: str, answer: str, question_field: str, answer_field: str) -> str | None:
     if not question.strip():
         return f"no question in `{question_field}`"
-    if not answer.strip():
-        return f"no answer in `{answer_field}`"
-    return f"the id `{identifier}` stands twice" if identifier in seen else None
+    return None if answer.strip() else f"no answer in `{answer_field}`"
 
 
 def _as_text(value: Any) -> str:

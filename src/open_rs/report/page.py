@@ -163,30 +163,26 @@ def _validation(metrics: list[dict[str, Any]]) -> list[Series]:
 
 def _pairs(run: RunDir) -> list[dict[str, Any]]:
     """First samples of held-out problems on both sides: those that went from wrong to right come first."""
-    problems = {row["id"]: row for row in run.read_rows("held_out.jsonl")}
     before, after = (_first_samples(run, when) for when in ("base", "trained"))
-    shared = [name for name in problems if name in before and name in after]
-    shared.sort(key=lambda name: (before[name]["mark"] == "right", after[name]["mark"] != "right"))
+    shared = [name for name in before if name in after]
+    shared.sort(key=lambda name: (before[name]["correct"] is True, after[name]["correct"] is not True))
     return [
         {
-            "question": problems[name]["question"],
-            "gold": problems[name]["answer"],
-            "sides": [{"when": "before", **before[name]}, {"when": "after", **after[name]}],
+            "question": before[name]["question"],
+            "gold": before[name]["gold"],
+            "sides": [_side("before", before[name]), _side("after", after[name])],
         }
         for name in shared[:PAIRS]
     ]
 
 
-def _first_samples(run: RunDir, when: str) -> dict[str, dict[str, str]]:
-    verdicts = {row["problem_id"]: row for row in run.read_rows(f"results/{when}/verdicts.jsonl") if row["sample"] == 0}
-    return {
-        row["problem_id"]: {
-            "mark": "right" if verdicts[row["problem_id"]]["correct"] else "wrong",
-            "text": _shorten(row["text"]),
-        }
-        for row in run.read_rows(f"results/{when}/completions.jsonl")
-        if row["sample"] == 0 and row["problem_id"] in verdicts
-    }
+def _first_samples(run: RunDir, when: str) -> dict[str, dict[str, Any]]:
+    rows = run.read_rows(f"results/{when}/completions.jsonl")
+    return {row["problem_id"]: row for row in rows if row["sample"] == 0}
+
+
+def _side(when: str, row: Mapping[str, Any]) -> dict[str, str]:
+    return {"when": when, "mark": "right" if row["correct"] else "wrong", "text": _shorten(row["text"])}
 
 
 def _rollouts(run: RunDir) -> list[dict[str, Any]]:
