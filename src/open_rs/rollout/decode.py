@@ -18,8 +18,10 @@ from peft.tuners.lora import Linear as LoraLinear
 
 from open_rs.models import CausalLM
 from open_rs.rollout.cache import TOKEN_STEP, CacheShape, SlotCache, round_up
+from open_rs.rollout.graphs import GraphedStep, Step
 
 ROW_STEP = 8  # rows are padded to this step: few shapes, and the same kernels whatever the batch
+GRAPH_LENGTH_STEP = 256  # visible lengths of captured graphs grow in this step
 PACKED_ROWS = 64  # the number of rows that oneDNN lays the weights out for
 STATIC_ROPE = frozenset({"default", "linear", "llama3", "yarn"})  # types whose table does not depend on the length
 
@@ -127,6 +129,13 @@ class Decoder:
         self.norm = model.base.model.norm
         self.head = Projection([model.base.get_output_embeddings()], pack)
         self.cosine, self.signed_sine = _rotary_tables(model, cache.slot_tokens)
+        on_cuda = model.device.type == "cuda"
+        self._row_sizes = _row_sizes(cache.num_slots, coarse=on_cuda)
+        self._length_step = GRAPH_LENGTH_STEP if on_cuda else TOKEN_STEP
+        self._step: Step = self._logits
+        if on_cuda:
+            vocabulary = self.embedding.shape[0]
+            self._step = GraphedStep(self._logits, cache.num_slots, vocabulary, model.dtype, model.device)
 
     def prefill(self, tokens: torch.Tensor) -> torch.Tensor:
         """Keys and values [layers, 2, H, P, D] of one prompt [P].
@@ -149,14 +158,22 @@ class Decoder:
         self._hidden(padded, rows, attend, last_layer_needs_only_keys=True)
         return torch.stack(kept)
 
-    def step(self, tokens: torch.Tensor, positions: torch.Tensor, length: int) -> torch.Tensor:
-        """Feed one token a row (`tokens`, `positions` [n]) and return logits [n, V].
+    def padded_rows(self, num_rows: int) -> int:
+        """How many rows to feed for `num_rows` active ones: few sizes, and the same kernels whatever the batch."""
+        return min(self.cache.num_slots, next(size for size in self._row_sizes if size >= num_rows))
 
-        `length` is the number of visible tokens, a multiple of `TOKEN_STEP` above every position.
+    def step(self, tokens: torch.Tensor, positions: torch.Tensor, length: int) -> torch.Tensor:
+        """Feed one token a row (`tokens`, `positions` [n]) and return logits [n, V], which last until the next call.
+
+        The first `length` tokens of each slot are looked at; it must exceed every position.
         """
+        return self._step(tokens, positions, min(self.cache.slot_tokens, round_up(length, self._length_step)))
+
+    def _logits(self, tokens: torch.Tensor, positions: torch.Tensor, length: int) -> torch.Tensor:
         places = self.cache.places_of(positions)
-        visible = torch.arange(length, device=tokens.device) <= positions[:, None]
-        mask = torch.where(visible, 0.0, float("-inf")).to(self.shape.dtype)  # [n, L]
+        hidden = torch.arange(length, device=tokens.device) > positions[:, None]
+        mask = torch.zeros(hidden.shape, dtype=self.shape.dtype, device=tokens.device)  # [n, L]
+        mask.masked_fill_(hidden, float("-inf"))
 
         def attend(layer: int, query: torch.Tensor, keys_values: torch.Tensor) -> torch.Tensor:
             self.cache.write(layer, places, keys_values.to(self.shape.dtype))
@@ -198,6 +215,14 @@ class Decoder:
         query, key = turned.split((self.num_query_heads, heads), 1)
         keys_values = torch.stack((key, heads_in_all[:, -heads:]))  # [2, n, H, D]
         return query.unflatten(1, (heads, -1)), keys_values
+
+
+def _row_sizes(num_slots: int, coarse: bool) -> list[int]:
+    """The row counts that a step is run with: multiples of `ROW_STEP`, or for graphs powers of two and then 64s."""
+    sizes = [ROW_STEP]
+    while sizes[-1] < num_slots:
+        sizes.append(sizes[-1] + (min(sizes[-1], 64) if coarse else ROW_STEP))
+    return sizes
 
 
 def _read_layer(layer: Any, pack: bool) -> _Layer:
@@ -296,4 +321,3 @@ def _can_pack(model: CausalLM) -> bool:
 
 
 CLASSES = frozenset({"Qwen2ForCausalLM", "Qwen3ForCausalLM", "LlamaForCausalLM"})
-__all__ = ["CLASSES", "ROW_STEP", "TOKEN_STEP", "Decoder", "Projection", "cache_shape", "is_supported", "round_up"]

@@ -146,6 +146,8 @@ class _Session:
         num_slots, device = decoder.cache.num_slots, model.device
         self.decoder, self.model, self.sampling, self.version = decoder, model, sampling, version
         self.rows: list[Row] = []  # row i sits in slot i
+        self.starts: list[int] = []  # its position less `num_steps`, so that positions are known without the device
+        self.num_steps = 0
         self.num_slots = num_slots
         padded = round_up(num_slots, ROW_STEP)
         with torch.inference_mode():
@@ -181,20 +183,22 @@ class _Session:
 
     def _admit(self, row: Row, prefix: torch.Tensor) -> None:
         slot = len(self.rows)
+        position = len(row.prompt.tokens) - 1
         self.rows.append(row)
+        self.starts.append(position - self.num_steps)
         self.decoder.cache.fill(slot, prefix)
         self.token[slot] = row.prompt.tokens[-1]
-        self.position[slot] = len(row.prompt.tokens) - 1
+        self.position[slot] = position
         self.key[slot] = row_key(self.sampling, row.prompt.problem_id, row.sample)
         self.num_sampled[slot] = 0
         self.limit[slot] = row.max_tokens
 
     def _step(self) -> list[int]:
-        """Sample one token in every row; return the slots that finished."""
-        n = len(self.rows)
-        padded = min(round_up(n, ROW_STEP), self.decoder.cache.num_slots)
-        self.position[n:] = 0
-        length = round_up(int(self.position.max()) + 1, TOKEN_STEP)
+        """Sample one token in every row; return the slots that finished. Only the last line waits for the device."""
+        active = len(self.rows)
+        padded = self.decoder.padded_rows(active)
+        length = max(self.starts) + self.num_steps + 1
+        self.position[active:padded] = 0
         logits = self.decoder.step(self.token[:padded], self.position[:padded], length)
         tokens, logprobs = sample(logits, self.key[:padded], self.num_sampled[:padded], self.sampling)
         column = self.num_sampled[:padded, None].clamp(max=self.sampling.max_tokens - 1)
@@ -203,8 +207,9 @@ class _Session:
         self.token[:padded] = tokens
         self.position += 1
         self.num_sampled += 1
+        self.num_steps += 1
         finished = self.is_stop[tokens] | (self.num_sampled[:padded] >= self.limit[:padded])
-        return finished[:n].nonzero()[:, 0].tolist()
+        return [slot for slot, done in enumerate(finished[:active].tolist()) if done]
 
     def _rollout(self, slot: int) -> Rollout:
         row, count = self.rows[slot], int(self.num_sampled[slot])
@@ -216,7 +221,7 @@ class _Session:
         for slot in reversed(finished):
             last = len(self.rows) - 1
             if slot != last:
-                self.decoder.cache.move(last, slot, int(self.position[last]))
+                self.decoder.cache.move(last, slot, self.starts[last] + self.num_steps)
                 for state in (
                     self.token,
                     self.position,
@@ -227,5 +232,6 @@ class _Session:
                     self.logprobs,
                 ):
                     state[slot] = state[last]
-                self.rows[slot] = self.rows[last]
+                self.rows[slot], self.starts[slot] = self.rows[last], self.starts[last]
             self.rows.pop()
+            self.starts.pop()
