@@ -1,8 +1,8 @@
 """Measure the grader against Math-Verify's default and TRL's `accuracy_reward`, on the same rows, in one run.
 
 A wrong verdict is one that contradicts a firm expectation: `cases.jsonl` (expected true or false), the tiers `int` and
-`agree` of real completions, less the labels of `agree` that are provably wrong (listed in `label_errors.json`, each with its
-reason), and `bombs.jsonl.gz`, where the only firm expectation is that a verdict comes before the deadline.
+`agree` of real completions, less the labels of `agree` that are provably wrong (`label_errors.json` lists them and
+says why), and `bombs.jsonl.gz`, where the only firm expectation is that a verdict comes before the deadline.
 The rivals run in an environment of their own, each row in a process that is killed at the deadline plus a second.
 
     python benchmarks/grading.py --data ../shared/data/grading --json out.json
@@ -159,10 +159,10 @@ def _tally(name: str, rows: list[dict[str, Any]], verdicts: dict[str, dict[str, 
 
 
 def _print(tally: Tally) -> None:
-    print(
-        f"{tally.name}: {tally.wrong} wrong ({tally.false_negatives} false negatives, {tally.false_positives} false positives,"
-        f" {tally.unscored} unscored), {tally.late} past the deadline, {tally.seconds} s"
+    kinds = (
+        f"{tally.false_negatives} false negatives, {tally.false_positives} false positives, {tally.unscored} unscored"
     )
+    print(f"{tally.name}: {tally.wrong} wrong ({kinds}), {tally.late} past the deadline, {tally.seconds} s")
 
 
 if __name__ == "__main__":

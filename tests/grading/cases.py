@@ -306,7 +306,7 @@ BOXED: dict[str, list[tuple[str, str, bool]]] = {
         ("\\begin{pmatrix}1&2\\\\3&4\\end{pmatrix}", "\\begin{pmatrix}1&2\\\\3&5\\end{pmatrix}", False),
         ("\\begin{pmatrix}1&2\\\\3&4\\end{pmatrix}", "\\begin{pmatrix}1&3\\\\2&4\\end{pmatrix}", False),
         ("\\begin{pmatrix} -1/3 \\\\ 2/3 \\end{pmatrix}", "\\begin{pmatrix}-\\frac13\\\\ \\frac23\\end{pmatrix}", True),
-        ("\\begin{pmatrix} -2 \\\\ -14 \\\\ -7 \\end{pmatrix}", "\\begin{pmatrix}-2\\\\[4pt]-14\\\\-7\\end{pmatrix}", True),
+        ("\\begin{pmatrix} -2 \\\\ -14 \\end{pmatrix}", "\\begin{pmatrix}-2\\\\[4pt]-14\\end{pmatrix}", True),
         ("\\begin{pmatrix} -2 \\\\ -14 \\end{pmatrix}", "\\begin{pmatrix} -14 \\\\ -2 \\end{pmatrix}", False),
         ("\\begin{pmatrix}1&2\\end{pmatrix}", "\\left[\\begin{array}{cc}1&2\\end{array}\\right]", True),
     ],

@@ -12,7 +12,7 @@ import re
 from collections.abc import Sequence
 
 from open_rs.rewards.language import share_of_text_in
-from open_rs.types import Group, Rollout, Verdict
+from open_rs.types import Group, Rollout, UserError, Verdict
 
 _STEP = re.compile(r"Step \d+:|^\d+\.|\n-|\n\*|First,|Second,|Next,|Finally,", re.MULTILINE)
 _TAGS = ("<think>\n", "\n</think>\n", "\n<answer>\n", "\n</answer>")
@@ -116,6 +116,8 @@ def language(group: Group, *, language: str = "en") -> list[float | None]:
 
 
 def _length(rollout: Rollout, unit: str) -> int:
+    if unit not in _LENGTHS:
+        raise UserError(f"length_unit: `{unit}` is not one of {', '.join(_LENGTHS)}")
     return _LENGTHS[unit](rollout)
 
 
