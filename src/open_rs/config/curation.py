@@ -176,7 +176,9 @@ class SourceConfig(Section):
     question_field: str | None = None
     answer_field: str | None = None
     answer_rule: Literal["plain", "last_box", "after_hashes"] | None = None
-    columns: dict[str, str] = Field(default_factory=dict, description="our column: theirs, for solution, level, domain, ...")
+    columns: dict[str, str] = Field(
+        default_factory=dict, description="our column: theirs, for solution, level, domain, ..."
+    )
     limit: int | None = Field(None, ge=1)
     max_chars: int = Field(100_000, ge=1, description="longer questions are dropped before anything reads them")
     published_rows: int | None = Field(None, ge=0)
@@ -189,13 +191,6 @@ class SourceConfig(Section):
             found = " and ".join(named) if named else "none"
             raise ValueError(f"name: a source has exactly one of name, path and recipe; this one has {found}")
         return self
-
-
-class BenchmarksConfig(Section):
-    """The held-out sets that the result is checked against, always, whatever the stages say."""
-
-    names: tuple[str, ...] | Literal["all"] = "all"
-    directory: str | None = Field(None, description="local copies; absent: the Hub")
 
 
 class HeldOutConfig(Section):
@@ -212,7 +207,10 @@ class CurationRecipe(Section):
     about: str = ""
     sources: tuple[SourceConfig, ...] = Field(min_length=1)
     stages: tuple[StageConfig, ...] = ()
-    benchmarks: BenchmarksConfig = BenchmarksConfig()
+    benchmarks: tuple[str, ...] | Literal["all"] = Field(
+        "all", description="what the result is checked against, always"
+    )
+    directories: tuple[str, ...] = Field((), description="folders with copies of sources and benchmarks; else the Hub")
     held_out: HeldOutConfig = HeldOutConfig()
     allow_contaminated: bool = Field(False, description="write rows that repeat a benchmark; training then asks again")
     because: dict[str, str] = Field(default_factory=dict)
@@ -229,7 +227,7 @@ def load_curation(name_or_path: str | Path, overrides: Sequence[str] = ()) -> Cu
     """Read a curation recipe by shipped name or path, with one `extends` and dotted overrides.
 
     Raises UserError for a missing file, an unknown name, key or stage, or a value out of range.
-    `load_curation("open-rs", ["sources.0.limit=300", "benchmarks.directory=copies"])`
+    `load_curation("open-rs", ["sources.0.limit=300", "directories=[copies]"])`
     """
     path = find_curation(name_or_path)
     tree = override(read_tree(path), overrides)
@@ -277,13 +275,12 @@ def _explain(fault: Mapping[str, Any]) -> str:
 
 def _keys_beside(location: Sequence[str | int]) -> list[str]:
     tag = next((part for part in reversed(location) if part in STAGES), None)
-    models = (CurationRecipe, SourceConfig, BenchmarksConfig, HeldOutConfig, RuleConfig, ModelConfig, PromptConfig)
     if tag is not None and location[-2] == tag:
         return list(STAGES[str(tag)].model_fields)
-    places = {"sources": SourceConfig, "benchmarks": BenchmarksConfig, "held_out": HeldOutConfig, "rules": RuleConfig}
+    places = {"sources": SourceConfig, "held_out": HeldOutConfig, "rules": RuleConfig}
     places |= {"model": ModelConfig, "prompt": PromptConfig, "rollout": RolloutConfig}
     parent = next((part for part in reversed(location[:-1]) if part in places), None)
-    model = places[str(parent)] if parent is not None else models[0]
+    model = places[str(parent)] if parent is not None else CurationRecipe
     return list(model.model_fields)
 
 

@@ -30,13 +30,14 @@ MAX_PAIRS_PER_ROW = 50  # a fuller bucket compares each row with this many befor
 class Family:
     """Rows that state one problem, in file order; `kinds[i]` says how `rows[i]` repeats the first.
 
-    `answers_differ` compares the strings, `conflicting` the values: `$2\\sqrt{5}$` and `2\\sqrt{5}` differ and don't conflict.
+    `exact_groups_that_differ` counts the groups of exact repeats in it whose answer strings differ; `conflicting` compares
+    values: `$2\\sqrt{5}$` and `2\\sqrt{5}` differ and don't conflict.
     """
 
     rows: tuple[int, ...]
     kinds: tuple[Kind, ...]
     answers: tuple[str, ...]
-    answers_differ: bool
+    exact_groups_that_differ: int
     conflicting: bool
     majority: int | None
 
@@ -128,7 +129,9 @@ def _digest(value: str) -> int:
 
 def _shingles(words: Sequence[str]) -> np.ndarray:
     """Hashes of the distinct 3-token runs; a shorter text is one run: u64 [K], K >= 1."""
-    return np.unique(text.ngram_hashes(list(words), min(SHINGLE, max(len(words), 1)))) if words else np.zeros(1, np.uint64)
+    return (
+        np.unique(text.ngram_hashes(list(words), min(SHINGLE, max(len(words), 1)))) if words else np.zeros(1, np.uint64)
+    )
 
 
 def _signer() -> Callable[[np.ndarray], np.ndarray]:
@@ -203,7 +206,11 @@ def _describe(rows: list[int], pool: _Pool, answers: dict[int, str], same_answer
     (value, most), *others = counts.most_common()
     outright = bool(others) and most > sum(count for _, count in others)
     majority = rows[given.index(value)] if outright else None
-    return Family(tuple(rows), tuple(kinds), given, len(set(given)) > 1, len(counts) > 1, majority)
+    spellings: dict[int, set[str]] = {}
+    for row, answer in zip(rows, given, strict=True):
+        spellings.setdefault(int(pool.exact[row]), set()).add(answer)
+    differing = sum(len(found) > 1 for found in spellings.values())
+    return Family(tuple(rows), tuple(kinds), given, differing, len(counts) > 1, majority)
 
 
 def _count_values(answers: Sequence[str], same_answer: SameAnswer) -> Counter[str]:

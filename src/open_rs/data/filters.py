@@ -15,12 +15,17 @@ _TASK = (
     r"find|determine|compute|calculate|evaluate|solve|simplify|prove|show|express|write|sketch|draw|graph|give|state|"
     r"what|how|which|who|when|where|is|are|does|if|explain|estimate|derive|list|describe"
 )
-_PROOF = re.compile(r"\b(?:prove|show|demonstrate|verify|justify)\b[^.?!]{0,40}?\b(?:that|the|if|for|there|:)", re.IGNORECASE)
+_PROOF = re.compile(
+    r"\b(?:prove|show|demonstrate|verify|justify)\b[^.?!]{0,40}?\b(?:that|the|if|for|there|:)", re.IGNORECASE
+)
 _ASKS_A_VALUE = re.compile(
-    r"\b(?:find|determine|compute|calculate|evaluate|what|how many|how much|solve|which|express|simplify)\b|\?", re.IGNORECASE
+    r"\b(?:find|determine|compute|calculate|evaluate|what|how many|how much|solve|which|express|simplify)\b|\?",
+    re.IGNORECASE,
 )
 _MARKERS = tuple(
-    re.compile(rf"(?<![\w(]){first}\s*(?:\\?\w*\{{)?(?:{_TASK})\b[\s\S]*?(?<![\w(]){second}\s*(?:{_TASK})\b", re.IGNORECASE)
+    re.compile(
+        rf"(?<![\w(]){first}\s*(?:\\?\w*\{{)?(?:{_TASK})\b[\s\S]*?(?<![\w(]){second}\s*(?:{_TASK})\b", re.IGNORECASE
+    )
     for first, second in (
         (r"\(?a[).]", r"\(?b[).]"),
         (r"\(?i[).]", r"\(?ii[).]"),
@@ -32,10 +37,16 @@ _MARKERS = tuple(
 _CHOICES = (
     re.compile(r"\(A\)[\s\S]*\(B\)[\s\S]*\(C\)"),
     re.compile(r"(?:^|\s|\$)A[.:)]\s[\s\S]*?(?:\s|\$)B[.:)]\s[\s\S]*?(?:\s|\$)C[.:)]\s"),
-    re.compile(r"\b(?:which (?:one )?of the following|choose the correct|select the correct|the correct option)\b", re.IGNORECASE),
+    re.compile(
+        r"\b(?:which (?:one )?of the following|choose the correct|select the correct|the correct option)\b",
+        re.IGNORECASE,
+    ),
     re.compile(r"\bletter of the correct\b", re.IGNORECASE),
 )
-_DRAWING = re.compile(r"\[/?asy\]|\\begin\{(?:tikzpicture|asy|picture)\}|\\includegraphics|<(?:img|image|svg)\b|!\[[^\]]*\]", re.IGNORECASE)
+_DRAWING = re.compile(
+    r"\[/?asy\]|\\begin\{(?:tikzpicture|asy|picture)\}|\\includegraphics|<(?:img|image|svg)\b|!\[[^\]]*\]",
+    re.IGNORECASE,
+)
 _FIGURE = re.compile(
     r"\b(?:(?:in|from|see|using|as shown in|shown in|of) the (?:\w+ ){0,2}(?:figures?|diagrams?|drawings?|pictures?|graphs? (?:below|shown|above)|"
     r"charts?|images?|illustration)|(?:figure|diagram|picture|chart|image|table|graph) (?:below|above|shown|at (?:the )?(?:right|left))|"
@@ -57,7 +68,9 @@ def empty(problem: Problem) -> str | None:
     """A question or an answer without a letter or a digit."""
     if not any(character.isalnum() for character in problem.question):
         return "empty question"
-    return None if any(character.isalnum() for character in problem.answer) or "\\" in problem.answer else "empty answer"
+    return (
+        None if any(character.isalnum() for character in problem.answer) or "\\" in problem.answer else "empty answer"
+    )
 
 
 def too_long(problem: Problem, max_question: int = 4000, max_answer: int = 400) -> str | None:

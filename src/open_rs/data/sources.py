@@ -1,27 +1,49 @@
-"""Where problems come from: one table of training sets and held-out benchmarks, and one way to read any of them.
-
-Rows that can't be used (no question, no gold, empty answer) are data: dropped, counted and listed.
-"""
+"""Where problems come from: one table of training sets and held-out benchmarks, and one way to read any of them."""
 
 from __future__ import annotations
 
-import csv
-import gzip
 import json
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from difflib import get_close_matches
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from open_rs.config.schema import DataConfig
 from open_rs.data import arithmetic
-from open_rs.grading.extract import trailing_boxes
-from open_rs.types import Problem, UserError
+from open_rs.data.rows import (
+    ANSWER_FIELDS,
+    QUESTION_FIELDS,
+    AnswerRule,
+    Dropped,
+    Loaded,
+    iterate_problems,
+    last_box,
+    read_rows,
+    to_problems,
+)
+from open_rs.types import UserError
 
-AnswerRule = Literal["plain", "last_box", "after_hashes"]
-QUESTION_FIELDS = ("problem", "question", "prompt", "query", "input")
-ANSWER_FIELDS = ("answer", "expected_answer", "final_answer", "gold", "solution", "target", "output")
+__all__ = [
+    "ANSWER_FIELDS",
+    "QUESTION_FIELDS",
+    "SOURCES",
+    "AnswerRule",
+    "Dropped",
+    "Loaded",
+    "Source",
+    "benchmarks",
+    "find_source",
+    "iterate_problems",
+    "last_box",
+    "load_benchmark",
+    "load_problems",
+    "local_copy",
+    "open_hub_set",
+    "read_rows",
+    "to_problems",
+]
+
 SUFFIXES = (".jsonl", ".jsonl.gz", ".json", ".json.gz", ".parquet", ".csv")
 
 
@@ -44,30 +66,16 @@ class Source:
     licence: str = "not stated"
 
 
-@dataclass(frozen=True, slots=True)
-class Dropped:
-    """A row that was left out, by id, with the reason."""
-
-    id: str
-    reason: str
-
-
-@dataclass(frozen=True, slots=True)
-class Loaded:
-    """Problems ready for use and rows that were not."""
-
-    problems: tuple[Problem, ...]
-    dropped: tuple[Dropped, ...] = field(default_factory=tuple)
-
-
 def load_problems(config: DataConfig) -> Loaded:
     """Training problems as a recipe asks for them, in file order, at most `limit`.
 
-    Raises UserError when nothing is named, the file or column is missing, a benchmark is named, or no row remains.
+    Raises UserError when nothing is named, the file or column is missing, a benchmark is named, no row remains, or the
+    manifest of a curated set shows overlap with a benchmark and `allow_contaminated` is not set.
     """
     if config.name == "arithmetic":
         return Loaded(tuple(arithmetic.generate(config.arithmetic, "train")))
     if config.path is not None:
+        _refuse_contaminated(config)
         rows = read_rows(Path(config.path))
         questions, answers = _named(config.question_field, QUESTION_FIELDS), _named(config.answer_field, ANSWER_FIELDS)
         loaded = to_problems(rows, config.path, Path(config.path).name, questions, answers)
@@ -114,150 +122,51 @@ def benchmarks() -> tuple[Source, ...]:
     return tuple(source for source in SOURCES.values() if source.held_out)
 
 
-def read_rows(path: Path) -> Iterator[Mapping[str, Any]]:
-    """Stream the rows of a .json, .jsonl, .csv (each also as .gz) or .parquet file, or of a curated directory."""
-    if path.is_dir():
-        path = _data_file_in(path)
-    if not path.is_file():
-        raise UserError(f"{path}: no such file; give a .json, .jsonl, .jsonl.gz, .csv or .parquet file")
-    name = path.name.removesuffix(".gz")
-    if name.endswith(".parquet"):
-        yield from _read_parquet(path)
+def local_copy(source: Source, directory: Path) -> Path | None:
+    """The file in `directory` that holds a copy of `source` under one of its usual names, or None."""
+    names = (f"{stem}{suffix}" for stem in (source.name, *source.files) for suffix in SUFFIXES)
+    return next((directory / name for name in names if (directory / name).is_file()), None)
+
+
+def _refuse_contaminated(config: DataConfig) -> None:
+    assert config.path is not None
+    place = Path(config.path)
+    manifest = (place if place.is_dir() else place.parent) / "manifest.json"
+    if config.allow_contaminated or not manifest.is_file():
         return
-    with gzip.open(path, "rb") if path.suffix == ".gz" else path.open("rb") as file:
-        if name.endswith(".json"):
-            yield from _parse_json(file.read(), path)
-        elif name.endswith(".csv"):
-            yield from csv.DictReader(line.decode("utf-8", "replace") for line in file)
-        else:
-            yield from _parse_lines(file, path)
-
-
-def to_problems(
-    rows: Iterable[Mapping[str, Any]],
-    where: str,
-    source: str,
-    question_fields: Sequence[str] = QUESTION_FIELDS,
-    answer_fields: Sequence[str] = ANSWER_FIELDS,
-    answer_rule: AnswerRule = "plain",
-) -> Loaded:
-    """Turn rows into problems; the first row decides which of the named fields, in their order, are read.
-
-    An id that stands in several rows (the AMC set's does) is told apart by the row's number.
-    """
-    problems: list[Problem] = []
-    dropped: list[Dropped] = []
-    seen: set[str] = set()
-    question_field = answer_field = ""
-    for index, row in enumerate(rows):
-        if index == 0:
-            question_field = _choose_field(row, question_fields, "question", where)
-            answer_field = _choose_field(row, answer_fields, "answer", where)
-        identifier = str(
-            next((row[key] for key in ("id", "unique_id", "index", "idx") if row.get(key) is not None), index)
+    try:
+        overlaps = int(json.loads(manifest.read_text(encoding="utf-8")).get("overlap", {}).get("rows", 0))
+    except (ValueError, AttributeError, OSError):
+        return  # somebody else's manifest.json says nothing about overlap
+    if overlaps:
+        raise UserError(
+            f"data.path: {overlaps} problems of {config.path} repeat a benchmark, says its manifest.json; "
+            "curate it again with a `decontaminate` stage, or set data.allow_contaminated=true"
         )
-        question = _as_text(row.get(question_field))
-        answer = ANSWER_RULES[answer_rule](_as_text(row.get(answer_field)))
-        name = f"{source}:{identifier}" if identifier not in seen else f"{source}:{identifier}#{index + 1}"
-        seen.add(identifier)
-        reason = _why_unusable(question, answer, question_field, answer_field)
-        if reason is not None:
-            dropped.append(Dropped(name, f"row {index + 1}: {reason}"))
-            continue
-        meta = {key: value for key, value in row.items() if key not in (question_field, answer_field)}
-        problems.append(Problem(name, question, answer, source, meta))
-    return Loaded(tuple(problems), tuple(dropped))
-
-
-def last_box(text: str) -> str:
-    """The content of the last balanced `\\boxed{}` or `\\fbox{}`, or "" where there is none."""
-    boxes = trailing_boxes(text)
-    return boxes[-1] if boxes else ""
-
-
-def _why_unusable(question: str, answer: str, question_field: str, answer_field: str) -> str | None:
-    if not question.strip():
-        return f"no question in `{question_field}`"
-    return None if answer.strip() else f"no answer in `{answer_field}`"
-
-
-def _as_text(value: Any) -> str:
-    if isinstance(value, list | tuple) and len(value) == 1:
-        value = value[0]
-    if isinstance(value, float) and value.is_integer():
-        value = int(value)
-    return "" if value is None else str(value)
 
 
 def _named(field_name: str | None, usual: Sequence[str]) -> Sequence[str]:
     return usual if field_name is None else (field_name,)
 
 
-def _choose_field(row: Mapping[str, Any], wanted: Sequence[str], what: str, where: str) -> str:
-    found = next((name for name in wanted if name in row), None)
-    if found is not None:
-        return found
-    columns = ", ".join(f"`{name}`" for name in row)
-    near = get_close_matches(wanted[0], list(row), n=1)
-    hint = f" (nearest: `{near[0]}`)" if near else ""
-    names = " or ".join(f"`{name}`" for name in wanted)
-    raise UserError(f"{where}: no column {names}{hint}; it has {columns}; set data.{what}_field to one of them")
-
-
 def _local_copy(source: Source, directory: Path) -> Path:
     if not directory.is_dir():
         raise UserError(f"{directory}: no such directory; --data names the folder that holds the benchmark files")
-    for stem in (source.name, *source.files):
-        for suffix in SUFFIXES:
-            if (directory / f"{stem}{suffix}").is_file():
-                return directory / f"{stem}{suffix}"
-    tried = ", ".join(f"{stem}.jsonl" for stem in (source.name, *source.files))
-    raise UserError(f"{directory}: no copy of `{source.name}` in it; expected one of {tried} (or .json, .parquet, .gz)")
-
-
-def _data_file_in(directory: Path) -> Path:
-    for name in ("train.jsonl", "train.jsonl.gz", "train.parquet", "data/train.parquet"):
-        if (directory / name).is_file():
-            return directory / name
-    raise UserError(f"{directory}: no train.jsonl or train.parquet in it; give the data file itself")
-
-
-def _parse_json(raw: bytes, path: Path) -> Iterator[Mapping[str, Any]]:
-    try:
-        value = json.loads(raw)
-    except ValueError as error:
-        raise UserError(f"{path}: not valid JSON ({error}); for one object a line, name the file .jsonl") from error
-    rows = (
-        value if isinstance(value, list) else next((part for part in value.values() if isinstance(part, list)), [value])
-    )
-    yield from rows
-
-
-def _parse_lines(lines: Iterable[bytes], path: Path) -> Iterator[Mapping[str, Any]]:
-    for number, line in enumerate(lines, start=1):
-        if not line.strip():
-            continue
-        try:
-            row = json.loads(line)
-        except ValueError as error:
-            raise UserError(f"{path}, line {number}: not valid JSON ({error}); mend or delete the line") from error
-        if not isinstance(row, dict):
-            raise UserError(f"{path}, line {number}: a row must be an object with named fields, this is {line[:40]!r}")
-        yield row
-
-
-def _read_parquet(path: Path) -> Iterator[Mapping[str, Any]]:
-    import pyarrow.parquet
-
-    for batch in pyarrow.parquet.ParquetFile(path).iter_batches():
-        yield from batch.to_pylist()
+    found = local_copy(source, directory)
+    if found is None:
+        tried = ", ".join(f"{stem}.jsonl" for stem in (source.name, *source.files))
+        raise UserError(
+            f"{directory}: no copy of `{source.name}` in it; expected one of {tried} (or .json, .parquet, .gz)"
+        )
+    return found
 
 
 def _by_hub_id(name: str) -> Source | None:
     return next((source for source in SOURCES.values() if source.hub_id == name), None)
 
 
-def _load_hub(config: DataConfig, source: Source | None) -> Loaded:
+def open_hub_set(config: DataConfig, source: Source | None) -> tuple[Iterable[Mapping[str, Any]], str]:
+    """The rows of a Hub set and a fingerprint of them. Raises UserError where it can't be had."""
     import datasets
     import datasets.exceptions
 
@@ -278,17 +187,18 @@ def _load_hub(config: DataConfig, source: Source | None) -> Loaded:
             f"data.name: can't load `{hub_id}` from the Hub ({first_line}); "
             "check the id and the network, or set data.path"
         ) from error
+    assert isinstance(rows, datasets.Dataset), "a split was named, so this is one table"
+    return rows, rows._fingerprint  # pyright: ignore[reportReturnType]
+
+
+def _load_hub(config: DataConfig, source: Source | None) -> Loaded:
+    assert config.name is not None
+    rows, _ = open_hub_set(config, source)
     questions = _named(config.question_field or (source.question_field if source else None), QUESTION_FIELDS)
     answers = _named(config.answer_field or (source.answer_field if source else None), ANSWER_FIELDS)
-    rule = source.answer_rule if source else "plain"
-    return to_problems(rows, hub_id, config.name, questions, answers, rule)  # pyright: ignore[reportArgumentType]
+    place = config.name if source is None or source.hub_id is None else source.hub_id
+    return to_problems(rows, place, config.name, questions, answers, source.answer_rule if source else "plain")
 
-
-ANSWER_RULES = {
-    "plain": lambda text: last_box(text) or text if "\\boxed" in text else text,
-    "last_box": last_box,
-    "after_hashes": lambda text: text.rpartition("####")[2].strip().replace(",", "") if "####" in text else "",
-}
 
 SOURCES: dict[str, Source] = {
     source.name: source
@@ -325,6 +235,41 @@ SOURCES: dict[str, Source] = {
             held_out=False,
             num_rows=59_029,
         ),
+        Source(
+            "math_train",
+            "DigitalLearningGmbH/MATH-lighteval",
+            "train",
+            "problem",
+            "solution",
+            held_out=False,
+            num_rows=7_500,
+            files=("math_train_7474",),
+            licence="MIT",
+        ),
+        Source(
+            "gsm8k_train",
+            "openai/gsm8k",
+            "train",
+            "question",
+            "answer",
+            held_out=False,
+            answer_rule="after_hashes",
+            config="main",
+            num_rows=7_473,
+            licence="MIT",
+        ),
+        Source(
+            "deepmath",
+            "zwhe99/DeepMath-103K",
+            "train",
+            "question",
+            "final_answer",
+            held_out=False,
+            num_rows=103_022,
+            files=("deepmath_4994",),
+            licence="MIT",
+        ),
+        Source("aime_1983_2023", None, "train", "problem", "answer", held_out=False, num_rows=975),
         Source(
             "aime24",
             "HuggingFaceH4/aime_2024",

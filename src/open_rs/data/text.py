@@ -13,7 +13,9 @@ import unicodedata
 
 import numpy as np
 
-_DROPPED_BLOCK = re.compile(r"\[asy\].*?(?:\[/asy\]|$)|!\[[^\]]*\]\([^)]*\)|<image[^>]*>|https?://\S+", re.DOTALL | re.IGNORECASE)
+_DROPPED_BLOCK = re.compile(
+    r"\[asy\].*?(?:\[/asy\]|$)|!\[[^\]]*\]\([^)]*\)|<image[^>]*>|https?://\S+", re.DOTALL | re.IGNORECASE
+)
 _GROUPED_DIGITS = re.compile(r"(?<=\d)(?:,|\{,\}|\\,|\\!,\\!)(?=\d{3}(?!\d))")
 _PACKED_FRACTION = re.compile(r"\\([dt]?frac)\s*(\d)\s*(\d)")
 _ENVIRONMENT = re.compile(r"\\(?:begin|end)\s*\{[a-z*]+\}(?:\{[lcr| ]*\})?")

@@ -193,7 +193,7 @@ class Parts:
         self.run.write_rows("held_out.jsonl", rows)
         if not dropped:
             return
-        self.run.write_rows("dropped.jsonl", [{"id": row.id, "reason": row.reason} for row in dropped])
+        self.run.write_rows("dropped.jsonl", [{"id": d.id, "row": d.row, "reason": d.reason} for d in dropped])
         left = len(self.pool.training)
         self.observe("say", {"text": f"{len(dropped)} rows dropped (listed in dropped.jsonl), {left} problems left"})
 
