@@ -26,6 +26,7 @@ PACKAGE_DOORS = {
         "rollout.cache",
         "rollout.sampling",
         "rollout.general",
+        "rollout.graphs",
         "train",
         "assets",
     ),

@@ -99,7 +99,7 @@ def test_every_benchmark_is_held_out_from_training() -> None:
     for source in benchmarks():
         for name in {source.name, source.hub_id}:
             with pytest.raises(UserError, match="held out"):
-                load_problems(DataConfig(name=name))
+                load_problems(DataConfig(name=name, split=source.split))
 
 
 @pytest.mark.parametrize("source", [s for s in SOURCES.values() if s.held_out], ids=lambda s: s.name)

@@ -80,7 +80,7 @@ def load_problems(config: DataConfig) -> Loaded:
         questions, answers = _named(config.question_field, QUESTION_FIELDS), _named(config.answer_field, ANSWER_FIELDS)
         loaded = to_problems(rows, config.path, Path(config.path).name, questions, answers)
     elif config.name is not None:
-        source = SOURCES.get(config.name) or _by_hub_id(config.name)
+        source = SOURCES.get(config.name) or _by_hub_id(config.name, config.split)
         if source is not None and source.held_out:
             raise UserError(f"data.name: `{config.name}` is a benchmark and held out; train on something else")
         loaded = _load_hub(config, source)
@@ -161,8 +161,9 @@ def _local_copy(source: Source, directory: Path) -> Path:
     return found
 
 
-def _by_hub_id(name: str) -> Source | None:
-    return next((source for source in SOURCES.values() if source.hub_id == name), None)
+def _by_hub_id(name: str, split: str) -> Source | None:
+    """The row of that Hub id and split: GSM8K's `train` is for training, its `test` is held out."""
+    return next((source for source in SOURCES.values() if (source.hub_id, source.split) == (name, split)), None)
 
 
 def open_hub_set(config: DataConfig, source: Source | None) -> tuple[Iterable[Mapping[str, Any]], str]:
