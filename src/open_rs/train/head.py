@@ -17,10 +17,27 @@ from torch import Tensor, nn
 from open_rs.types import UserError
 
 TILE_BYTES = 128 * 2**20  # of logits at a time; `logprob_chunk_tokens` may ask for less
-CACHE_BYTES = 2 * 2**20  # of logits that go through the element-wise passes at a time on a CPU
+CACHE_BYTES = {"cpu": 2**20}  # of logits that go through the element-wise passes at a time
+DEVICE_CACHE_BYTES = 64 * 2**20  # the same where passes are bound by launches rather than by the cache
 
 # Of the log-probabilities [m] of the trained tokens in a slice of M: the loss's derivative by each of them [m].
 LossGradient = Callable[[Tensor, slice], Tensor]
+
+
+@dataclass(frozen=True, slots=True)
+class Scores:
+    """What the head says of M tokens; allocated once, filled in tile by tile."""
+
+    logprobs: Tensor  # [M] f32
+    entropies: Tensor  # [M] f32
+    sums: Tensor  # [M] f32: sum over the vocabulary of exp(logit - greatest logit)
+
+    @classmethod
+    def empty(cls, targets: Tensor) -> Scores:
+        return cls(*(torch.empty(len(targets), device=targets.device) for _ in range(3)))
+
+    def part(self, rows: slice) -> Scores:
+        return Scores(self.logprobs[rows], self.entropies[rows], self.sums[rows])
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,10 +54,10 @@ class OutputHead:
     @torch.no_grad()
     def score(self, hidden: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
         """Log-probabilities and entropies [M] of `targets` [M] after `hidden` [M, H]."""
-        logprobs, entropies = _empty_pair(targets)
+        scores = Scores.empty(targets)
         for rows, tile in self._tiles(hidden):
-            logprobs[rows], entropies[rows], _ = self._normalise(tile, targets[rows])
-        return logprobs, entropies
+            self._normalise(tile, targets[rows], scores.part(rows))
+        return scores.logprobs, scores.entropies
 
     @torch.no_grad()
     def score_and_backpropagate(
@@ -50,19 +67,20 @@ class OutputHead:
 
         Returns (logprobs [M], entropies [M], gradient [M, H]). A frozen weight gets no gradient and costs no product.
         """
-        logprobs, entropies = _empty_pair(targets)
+        scores = Scores.empty(targets)
         hidden_gradient = torch.empty_like(hidden)
         for rows, tile in self._tiles(hidden):
-            logprobs[rows], entropies[rows], sums = self._normalise(tile, targets[rows])
+            part = scores.part(rows)
+            self._normalise(tile, targets[rows], part)
             # The tile now holds `sums * (p - onehot)`, so this turns a row of it into d loss / d logits.
-            factor = (-self._gain * loss_gradient(logprobs[rows], rows) / sums).unsqueeze(1)  # [m, 1]
+            factor = (-self._gain * loss_gradient(part.logprobs, rows) / part.sums).unsqueeze(1)  # [m, 1]
             slopes = tile.to(hidden.dtype)  # [m, V]
             hidden_gradient[rows] = (slopes @ self.weight) * factor
             if self.weight.requires_grad:
                 _add_product(_gradient(self.weight), slopes.T, (hidden[rows] * factor).to(hidden.dtype))
             if self.bias is not None and self.bias.requires_grad:
                 _gradient(self.bias).add_((tile.float() * factor).sum(0))
-        return logprobs, entropies, hidden_gradient
+        return scores.logprobs, scores.entropies, hidden_gradient
 
     @property
     def _gain(self) -> float:
@@ -86,29 +104,34 @@ class OutputHead:
             out.mul_(gain)
         return out if self.bias is None else out.add_(self.bias, alpha=gain)
 
-    def _normalise(self, tile: Tensor, targets: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Turn logits [m, V] into `exp(z - max) - onehot * sum` in place; returns logprobs, entropies, sums [m]."""
-        parts = _cache_blocks(tile)
-        found = [self._normalise_block(tile[rows], targets[rows]) for rows in parts]
-        logprobs, entropies, sums = zip(*found, strict=True)
-        return torch.cat(logprobs), torch.cat(entropies), torch.cat(sums)
+    def _normalise(self, tile: Tensor, targets: Tensor, scores: Scores) -> None:
+        """Turn logits [m, V] into `exp(z - max) - onehot * sum` in place, a cacheful of rows at a time.
 
-    def _normalise_block(self, tile: Tensor, targets: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        logits = tile.float()
+        The scratch is allocated once: many short-lived blocks of a megabyte would leave the heap in pieces.
+        """
+        most = max(1, CACHE_BYTES.get(tile.device.type, DEVICE_CACHE_BYTES) // (4 * tile.shape[1]))
+        scratch = torch.empty(2, min(most, len(tile)), tile.shape[1], device=tile.device)
+        for start in range(0, len(tile), most):
+            rows = slice(start, min(start + most, len(tile)))
+            self._normalise_block(tile[rows], targets[rows], scores.part(rows), scratch[:, : rows.stop - start])
+
+    def _normalise_block(self, tile: Tensor, targets: Tensor, scores: Scores, scratch: Tensor) -> None:
+        weights = scratch[0]
+        logits = tile if tile.dtype == torch.float32 else scratch[1].copy_(tile)
         slope = None
         if self.softcap is not None:
-            bounded = torch.tanh(logits / self.softcap)
-            slope = 1 - bounded * bounded
-            logits = bounded * (self.softcap / self.temperature)
+            logits.div_(self.softcap).tanh_()
+            slope = 1 - logits * logits
+            logits.mul_(self.softcap / self.temperature)
         logits.sub_(logits.amax(dim=1, keepdim=True))
-        chosen = logits.gather(1, targets.unsqueeze(1))  # [m, 1]
-        weights = logits.exp()
-        sums = weights.sum(dim=1)
-        log_sums = sums.log()
-        entropies = log_sums - torch.linalg.vecdot(weights, logits) / sums
-        weights.scatter_add_(1, targets.unsqueeze(1), -sums.unsqueeze(1))
+        torch.exp(logits, out=weights)
+        chosen = logits.gather(1, targets.unsqueeze(1)).squeeze(1)
+        torch.sum(weights, dim=1, out=scores.sums)
+        log_sums = scores.sums.log()
+        torch.sub(chosen, log_sums, out=scores.logprobs)
+        torch.sub(log_sums, logits.mul_(weights).sum(dim=1).div_(scores.sums), out=scores.entropies)
+        weights.scatter_add_(1, targets.unsqueeze(1), -scores.sums.unsqueeze(1))
         tile.copy_(weights if slope is None else weights.mul_(slope))
-        return chosen.squeeze(1) - log_sums, entropies, sums
 
 
 def find_head(causal: Any, temperature: float, chunk_tokens: int) -> OutputHead:
@@ -163,11 +186,6 @@ def _logits_dtype(hidden: Tensor) -> torch.dtype:
     return torch.float32 if hidden.is_cuda else hidden.dtype
 
 
-def _cache_blocks(tile: Tensor) -> list[slice]:
-    rows = len(tile) if tile.is_cuda else max(1, CACHE_BYTES // (4 * tile.shape[1]))
-    return [slice(start, start + rows) for start in range(0, len(tile), rows)]
-
-
 def _add_product(total: Tensor, left: Tensor, right: Tensor) -> None:
     """`total += left @ right`, with products of bf16 kept in the total's fp32 where the backend can."""
     if total.dtype == left.dtype:
@@ -182,7 +200,3 @@ def _gradient(parameter: Tensor) -> Tensor:
     if parameter.grad is None:
         parameter.grad = torch.zeros_like(parameter, dtype=torch.float32)
     return parameter.grad
-
-
-def _empty_pair(targets: Tensor) -> tuple[Tensor, Tensor]:
-    return torch.empty(len(targets), device=targets.device), torch.empty(len(targets), device=targets.device)
