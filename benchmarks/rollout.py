@@ -301,7 +301,7 @@ def main() -> None:
     if arguments.vllm_worker:
         vllm_worker(Task(**json.loads(arguments.vllm_worker)))
         return
-    if not (VLLM_ENVIRONMENT / ".complete").exists():
+    if not (VLLM_ENVIRONMENT / "bin" / "python").exists():
         subprocess.run(["sh", str(REPOSITORY / "scripts" / "make_vllm_env.sh"), str(VLLM_ENVIRONMENT)], check=True)
     import torch
 
