@@ -162,7 +162,7 @@ class VllmSide:
 
 
 def vllm_worker(task: Task) -> None:
-    """Answer each seed on the standard input with the lengths of 64 completions. Runs under vLLM's own Python."""
+    """Answer each line of the standard input with the lengths of 64 completions. Runs under vLLM's own Python."""
     answers = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)  # vLLM prints to the standard output
     from vllm import LLM, SamplingParams  # pyright: ignore[reportMissingImports]
@@ -176,7 +176,7 @@ def vllm_worker(task: Task) -> None:
         disable_log_stats=True,
     )
     print(json.dumps("ready"), file=answers, flush=True)
-    for line in sys.stdin:
+    for _ in sys.stdin:  # a seed a request would cost vLLM a generator a row, so its own noise is used
         params = SamplingParams(
             n=NUM_SAMPLES,
             temperature=1.0,
@@ -184,7 +184,6 @@ def vllm_worker(task: Task) -> None:
             stop_token_ids=task.stop_ids,
             detokenize=False,
             logprobs=0,
-            seed=int(line),
         )
         outputs = llm.generate([{"prompt_token_ids": row} for row in task.prompts], params, use_tqdm=False)
         lengths = [len(completion.token_ids) for output in outputs for completion in output.outputs]
@@ -301,7 +300,7 @@ def main() -> None:
     if arguments.vllm_worker:
         vllm_worker(Task(**json.loads(arguments.vllm_worker)))
         return
-    if not (VLLM_ENVIRONMENT / ".complete").exists():
+    if not (VLLM_ENVIRONMENT / "bin" / "python").exists():
         subprocess.run(["sh", str(REPOSITORY / "scripts" / "make_vllm_env.sh"), str(VLLM_ENVIRONMENT)], check=True)
     import torch
 
