@@ -53,7 +53,7 @@ test-vllm-env:
 	sh scripts/make_vllm_env.sh .envs/vllm
 
 test-vllm: test-vllm-env
-	PYTHONPATH=src:tests VLLM_ENABLE_V1_MULTIPROCESSING=0 .envs/vllm/bin/python -m pytest -m vllm tests/vllm
+	.envs/vllm/bin/python -m pytest -m vllm tests/rollout
 
 test-browser: setup
 	$(BIN)/pytest -m browser tests/report

@@ -20,7 +20,7 @@ def reading(sampler: float, learner: float, tokens: tuple[int, ...] = TOKENS) ->
         ("float32", 1e-5, False),
         ("float32", 2e-3, True),
         ("bfloat16", 2e-2, False),
-        ("bfloat16", 0.1, True),
+        ("bfloat16", 0.2, True),
         ("float32", float("nan"), True),
     ],
 )

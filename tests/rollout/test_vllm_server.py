@@ -1,8 +1,7 @@
-"""Against a real `vllm serve` on loopback: the contract, weights through a directory, the endpoint engine, its death."""
+"""Against a real `vllm serve` on loopback: the contract, weights by directory, the endpoint engine, its death."""
 
 from __future__ import annotations
 
-import json
 import os
 import signal
 import socket
@@ -17,6 +16,7 @@ from typing import Any
 import httpx
 import pytest
 import torch
+from transformers import AutoTokenizer
 
 from open_rs.config.schema import RolloutConfig
 from open_rs.models import CausalLM
@@ -47,6 +47,7 @@ REQUESTS = [Request(prompt_of(length), (0, 1)) for length in (3, 9, 40)]
 class Served:
     process: subprocess.Popen[bytes]
     url: str
+    model: Path
     weights: Path
 
     def kill(self) -> None:
@@ -66,7 +67,6 @@ def policy() -> CausalLM:
 def server(policy: CausalLM, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
     directory = tmp_path_factory.mktemp("served")
     policy.save_pretrained(directory / "model")
-    name_tokenizer_class(directory / "model" / "tokenizer_config.json")
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
@@ -86,19 +86,13 @@ def server(policy: CausalLM, tmp_path_factory: pytest.TempPathFactory) -> Iterat
             stderr=subprocess.STDOUT,
             start_new_session=True,
         )
-    served = Served(process, f"http://127.0.0.1:{port}", directory / "weights")
+    served = Served(process, f"http://127.0.0.1:{port}", directory / "model", directory / "weights")
     try:
         wait_until_healthy(served, log)
         yield served
     finally:
         if process.poll() is None:
             served.kill()
-
-
-def name_tokenizer_class(path: Path) -> None:
-    """Keep `AutoTokenizer` from taking Qwen2's own tokenizer, which would read our words as unknown ones."""
-    settings = json.loads(path.read_text())
-    path.write_text(json.dumps({**settings, "tokenizer_class": "PreTrainedTokenizerFast"}))
 
 
 def wait_until_healthy(served: Served, log: Path) -> None:
@@ -154,8 +148,10 @@ def test_the_endpoint_engine_keeps_the_servers_token_ids(server: Served, policy:
 
 
 def test_a_chat_completion_is_rendered_by_the_server(server: Served, policy: CausalLM) -> None:
-    [rollout] = endpoint_of(server, api="chat").generate([Request(prompt_of(9), (0,))], GREEDY)
-    assert rollout.prompt_tokens == prompt_of(9).tokens
+    request = Request(prompt_of(9), (0,))
+    [rollout] = endpoint_of(server, api="chat").generate([request], GREEDY)
+    rendered = AutoTokenizer.from_pretrained(server.model).apply_chat_template(list(request.prompt.messages))
+    assert list(rollout.prompt_tokens) == rendered["input_ids"]
     assert_greedy(policy, rollout)
 
 

