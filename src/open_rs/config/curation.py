@@ -76,8 +76,8 @@ class DecontaminateStage(Stage):
 class PassRateStage(Stage):
     """Measure how often a model solves each problem, and keep a band.
 
-    A problem is sampled until its interval is narrow (`half_width`) or lies wholly on one side of `decide_at`, between
-    `min_samples` and `max_samples`.
+    A problem is sampled until its interval at `confidence` is as narrow as `half_width`, between `min_samples` and
+    `max_samples`.
     """
 
     stage: Literal["pass_rate"]
@@ -103,7 +103,7 @@ class PassRateStage(Stage):
 
 
 class JudgeStage(Stage):
-    """Ask a language model whether a question is usable; the prompt is versioned, and the reply's first word decides."""
+    """Ask a language model whether a question is usable; the reply's first word decides."""
 
     stage: Literal["judge"]
     prompt: str = Field("noisy-or-multi-part-v1", description="a name of `open_rs.data.judge.PROMPTS`, or a text file")
@@ -130,7 +130,7 @@ class LabelStage(Stage):
 
 
 class QuotaStage(Stage):
-    """Keep at most so many rows of each value of a column, drawn by seed. `rows` maps values; `default` is for the rest."""
+    """Keep at most so many rows of each value of a column, drawn by seed; `default` is for values not in `rows`."""
 
     stage: Literal["quota"]
     by: str = "source"
@@ -140,7 +140,7 @@ class QuotaStage(Stage):
 
 
 class SampleStage(Stage):
-    """Keep so many rows, drawn by seed; the others are dropped. Fewer rows than asked for are all kept, and it says so."""
+    """Keep so many rows, drawn by seed. Where there are fewer they are all kept, and the funnel says so."""
 
     stage: Literal["sample"]
     rows: int = Field(ge=1)
@@ -211,7 +211,7 @@ class CurationRecipe(Section):
         "all", description="what the result is checked against, always"
     )
     directories: tuple[str, ...] = Field((), description="folders with copies of sources and benchmarks; else the Hub")
-    held_out: HeldOutConfig = HeldOutConfig()
+    held_out: HeldOutConfig = HeldOutConfig(rows=0)
     allow_contaminated: bool = Field(False, description="write rows that repeat a benchmark; training then asks again")
     because: dict[str, str] = Field(default_factory=dict)
 

@@ -1,8 +1,8 @@
 """Curation: sources and stages become a training set, each stage cached by the content of its inputs and parameters.
 
-Start at `curate`. A stage reads the file that the stage before it wrote and writes two: what it kept, and what it dropped
-with the reason. A curation that was cut off goes on at the stage that was not finished; sampled completions are kept
-one by one (see `pass_rate`).
+Start at `curate`. A stage reads the file that the stage before it wrote and writes two: what it kept, and what it
+dropped with the reason. A curation that was cut off goes on at the stage that was not finished; sampled completions are
+kept one by one (see `pass_rate`).
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
-from functools import cache, cached_property
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -117,23 +117,25 @@ class Workshop:
     say: Callable[[str], None]
     benchmark_digest: str = field(default="", init=False)
 
-    @cached_property
+    _grader: Grader | None = field(default=None, init=False)
+    _items: list[Problem] | None = field(default=None, init=False)
+
     def grader(self) -> Grader:
-        return Grader()
+        if self._grader is None:
+            self._grader = Grader()
+        return self._grader
 
     def benchmark_items(self) -> list[Problem]:
+        if self._items is None:
+            self._items = intake.open_benchmarks(self.benchmarks, self.directories)
         return self._items
 
-    @cached_property
-    def _items(self) -> list[Problem]:
-        return intake.open_benchmarks(self.benchmarks, self.directories)
-
     def decide_with_model(self, stage: PassRateStage | JudgeStage, rows: Rows, notes: Notes) -> Iterator[Decision]:
-        return decide(stage, rows, notes, self.build_sampler, self.grader, self.cache, self.say)
+        return decide(stage, rows, notes, self.build_sampler, self.grader(), self.cache, self.say)
 
     def close(self) -> None:
-        if "grader" in self.__dict__:
-            self.grader.close()
+        if self._grader is not None:
+            self._grader.close()
 
 
 def curate(
@@ -146,8 +148,8 @@ def curate(
 ) -> Curated:
     """Run a recipe. Nothing is written but the cache; `open_rs.data.publish.write_set` writes the result.
 
-    `watch` is told how far each step is, `say` what a person should know. Raises UserError for a source, column, rule or
-    model that is not there, and for an endpoint that stopped answering; what was finished is kept either way.
+    `watch` is told how far each step is, `say` what a person should know. Raises UserError for a source, column, rule
+    or model that is not there, and for an endpoint that stopped answering; what was finished is kept either way.
     """
     directories = tuple(Path(place) for place in recipe.directories)
     workshop = Workshop(cache_directory, directories, recipe.benchmarks, sampler, watch, say)

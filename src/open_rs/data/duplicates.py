@@ -1,8 +1,8 @@
 """Repeated problems inside one pool: exact, respelled and near duplicates, and groups whose answers disagree.
 
-Near duplicates must hold the same numbers and the same answer: two uses of one template are two problems. Signatures are
-MinHash from datasketch; the buckets are found by sorting band keys, which needs a tenth of the memory of an index of
-Python sets and stays linear.
+Near duplicates must hold the same numbers and the same answer: two uses of one template are two problems. Signatures
+are MinHash from datasketch; the buckets are found by sorting band keys, which takes a fraction of the memory of an
+index of Python sets and stays linear (`benchmarks/curate_duplicates.py`).
 """
 
 from __future__ import annotations
@@ -30,8 +30,8 @@ MAX_PAIRS_PER_ROW = 50  # a fuller bucket compares each row with this many befor
 class Family:
     """Rows that state one problem, in file order; `kinds[i]` says how `rows[i]` repeats the first.
 
-    `exact_groups_that_differ` counts the groups of exact repeats in it whose answer strings differ; `conflicting` compares
-    values: `$2\\sqrt{5}$` and `2\\sqrt{5}` differ and don't conflict.
+    `exact_groups_that_differ` counts the groups of exact repeats in it whose answer strings differ; `conflicting`
+    compares values: `$2\\sqrt{5}$` and `2\\sqrt{5}` differ and don't conflict.
     """
 
     rows: tuple[int, ...]

@@ -47,17 +47,19 @@ _DRAWING = re.compile(
     r"\[/?asy\]|\\begin\{(?:tikzpicture|asy|picture)\}|\\includegraphics|<(?:img|image|svg)\b|!\[[^\]]*\]",
     re.IGNORECASE,
 )
+_PICTURE = r"(?:figures?|diagrams?|drawings?|pictures?|charts?|images?|illustrations?)"
+_PLACE = r"(?:below|above|here|at (?:the )?(?:right|left))"
 _FIGURE = re.compile(
-    r"\b(?:(?:in|from|see|using|as shown in|shown in|of) the (?:\w+ ){0,2}(?:figures?|diagrams?|drawings?|pictures?|graphs? (?:below|shown|above)|"
-    r"charts?|images?|illustration)|(?:figure|diagram|picture|chart|image|table|graph) (?:below|above|shown|at (?:the )?(?:right|left))|"
-    r"(?:as|is|are) (?:shown|pictured|illustrated|depicted) (?:below|above|here|at (?:the )?(?:right|left)|in)|the (?:figure|diagram) shows|"
+    rf"\b(?:(?:in|from|see|using|shown in|of) the (?:\w+ ){{0,2}}{_PICTURE}|the (?:figure|diagram) shows|"
+    rf"(?:{_PICTURE}|table|graph) (?:{_PLACE}|shown)|(?:as|is|are) (?:shown|pictured|depicted) (?:{_PLACE}|in)|"
     r"(?:figure|fig\.) \d+)\b",
     re.IGNORECASE,
-)  # fmt: skip
+)
 _LINK = re.compile(r"https?://|\bwww\.\w|\.(?:com|org|net)/|\\href\{|\\url\{", re.IGNORECASE)
 _CONTROL = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\u200b-\u200f\u202a-\u202e\ufeff]")
 _NO_VALUE = re.compile(
-    r"^\W*(?:n/?a|none|null|nan|see (?:the )?(?:solution|proof|above)|proof|proven?|the proof .*|qed|unknown|undetermined|\?+|-+|todo)\W*$",
+    r"^\W*(?:n/?a|none|null|nan|see (?:the )?(?:solution|proof|above)|proof|proven?|the proof .*|qed|unknown|"
+    r"undetermined|\?+|-+|todo)\W*$",
     re.IGNORECASE,
 )
 _GUESSABLE = re.compile(r"^\W*(?:\\text\w*\{)?\s*(?:yes|no|true|false)\b", re.IGNORECASE)

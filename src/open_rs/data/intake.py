@@ -137,6 +137,4 @@ def _refuse_benchmark(source: SourceConfig, known: Source | None) -> None:
     held_out = next((one for one in benchmarks() if known == one or stem in (one.name, *one.files)), None)
     if held_out is not None:
         named = source.name or source.path
-        raise UserError(
-            f"sources: `{named}` is the benchmark {held_out.name} and held out; it can't go into a training set"
-        )
+        raise UserError(f"sources: `{named}` is the benchmark {held_out.name} and held out; train on something else")

@@ -28,7 +28,7 @@ def read_prompt(name: str) -> str:
 
 
 def read_reply(reply: str) -> bool | None:
-    """Whether the model would drop the question: True for a reply that begins with yes, False for no, None for neither."""
+    """Whether the model would drop the question: True for yes, False for no, None for any other first word."""
     found = _FIRST_WORD.match(reply.rpartition("</think>")[2])
     return {"yes": True, "no": False}.get(found[1].lower()) if found else None
 
@@ -39,7 +39,7 @@ PROMPTS = {
         "self-contained question in English with exactly one final answer.\n\n"
         "Problem:\n{question}\n\n"
         "Does any of these hold? It asks for several separate answers; it needs a figure, table or text that is not "
-        "given; it is garbled, cut off or not a question; it asks only for a proof or an explanation; it asks to choose "
-        "among options.\n\nReply with one word: Yes or No."
+        "given; it is garbled, cut off or not a question; it asks only for a proof or an explanation; it asks to "
+        "choose among options.\n\nReply with one word: Yes or No."
     ),
 }

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Literal
 
 import numpy as np
@@ -30,7 +31,7 @@ class OverlapLimits:
     """When a pair counts as overlap; shares are in [0, 1]. Chosen on DeepScaleR, MATH and AIME, see `docs/curation.md`.
 
     A run of tokens is boilerplate when more than `max(common_rows, common_share * rows)` different problems hold it.
-    Benchmark items with fewer than `full_weight_ngrams` runs can't reach full coverage on the few that are not boilerplate.
+    An item with fewer than `full_weight_ngrams` runs can't reach full coverage on the few that are not boilerplate.
     """
 
     copy: float = 0.5
@@ -47,8 +48,8 @@ class OverlapLimits:
 class Overlap:
     """One training problem that repeats one benchmark item. `coverage` is the share of the item's token runs found.
 
-    exact: the same tokens. copy: most of the text, the same numbers and answer. re-asked: most of the text and all of at
-    least three numbers, but another quantity is asked for. paraphrase: reworded, with the same numbers and answer.
+    exact: the same tokens. copy: most of the text, the same numbers and answer. re-asked: most of the text and all of
+    at least three numbers, but another quantity is asked for. paraphrase: reworded, with the same numbers and answer.
     """
 
     row: int
@@ -96,7 +97,7 @@ class NgramIndex:
         return np.bincount(self.items[flags], minlength=self.num_items)
 
     def pairs(self, rows: np.ndarray, runs: np.ndarray, weight: np.ndarray, least: float) -> Iterator[_Pairs]:
-        """Pairs whose matched runs reach `least` of the item's `weight`; `rows` ascend, beside the `runs` that they hold."""
+        """Pairs whose matched runs reach `least` of the item's `weight`; `rows` ascend, beside the `runs` they hold."""
         for chunk in _chunks(rows):
             counts = self.count[runs[chunk]]
             ends = np.cumsum(counts)
@@ -126,8 +127,8 @@ def find_overlaps(
 ) -> list[Overlap]:
     """Every training problem that repeats a benchmark item, in row order; of several items, the best covered one each.
 
-    `problems` is read twice, so it must give the same rows each time (a list, or a reader of a file). `same_answer` gets
-    the problem's answer and the item's, and is asked about the few hundred pairs that look alike only.
+    `problems` is read twice, so it must give the same rows each time (a list, or a reader of a file). `same_answer`
+    gets the problem's answer and the item's, and is asked about the few hundred pairs that look alike only.
     """
     limits = limits or OverlapLimits()
     item_tokens = [text.tokens(item.question) for item in items]
@@ -150,7 +151,7 @@ def find_overlaps(
 def _scan(
     problems: Iterable[Problem], item_tokens: list[list[str]]
 ) -> tuple[_Matches, _Matches, list[tuple[int, int]], np.ndarray]:
-    """One pass: the matched runs of both lengths, the exact repeats (row, item), and a fingerprint of each row's text."""
+    """One pass: matched runs of both lengths, exact repeats (row, item), and a fingerprint of each row's text."""
     indices = (NgramIndex(item_tokens, LONG_NGRAM), NgramIndex(item_tokens, SHORT_NGRAM))
     by_text: dict[tuple[str, ...], list[int]] = {}
     for item, words in enumerate(item_tokens):
@@ -174,7 +175,7 @@ def _flatten(found: list[np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _rows_that_look_copied(matches: _Matches, limits: OverlapLimits) -> np.ndarray:
-    """Rows that hold half of some item before boilerplate is known: many copies of one item make none of it boilerplate."""
+    """Rows that hold half of some item before boilerplate is known: many copies of an item don't make it common."""
     index = matches.index
     every = np.maximum(index.sizes(np.ones(len(index.vocabulary), bool)), 1)
     found = [pairs.row for pairs in index.pairs(matches.rows, matches.runs, every, limits.copy)]
@@ -256,6 +257,6 @@ def _chunks(rows: np.ndarray) -> Iterator[slice]:
     if not len(rows):
         return
     edges = np.searchsorted(rows, np.arange(rows[0], rows[-1] + CHUNK_ROWS + 1, CHUNK_ROWS))
-    for start, end in zip(edges[:-1], edges[1:], strict=True):
+    for start, end in pairwise(edges.tolist()):
         if end > start:
-            yield slice(int(start), int(end))
+            yield slice(start, end)

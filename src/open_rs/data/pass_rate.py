@@ -1,9 +1,9 @@
 """How often a model solves each problem, with stated bounds, from as few samples as the bounds need.
 
 A problem is sampled until its Wilson interval is narrow enough. Stopping on what was seen costs coverage, so the level
-was chosen by simulation (`benchmarks/curate_pass_rate.py --simulate`): at 95 % nominal and a half-width of 0.15 the bounds
-hold the true rate for 94 to 97 % of problems, whether rates are U-shaped, uniform or middling. The next look comes where
-some outcome could end the problem, so no sample is drawn that could not have been needed.
+was chosen by simulation (`benchmarks/curate_pass_rate.py --simulate`): at 95 % nominal and a half-width of 0.15 the
+bounds hold the true rate for 94 to 97 % of problems, whether rates are U-shaped, uniform or middling. The next look
+comes where some outcome could end the problem, so no sample is drawn that could not have been needed.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ class Sampler:
 
 @dataclass(frozen=True, slots=True)
 class Wanted:
-    """When to stop: at `half_width` of the interval at `confidence`, not before `min_samples`, at `max_samples` for sure."""
+    """When to stop: at `half_width` of the interval at `confidence`, between `min_samples` and `max_samples`."""
 
     half_width: float = 0.15
     confidence: float = 0.95
@@ -79,7 +79,7 @@ class Sample:
 
 
 class Store:
-    """Graded samples of one model under one set of sampling settings, appended line by line; a line cut off is ignored."""
+    """Graded samples of one model under one set of settings, appended line by line; a line cut off is ignored."""
 
     def __init__(self, path: Path) -> None:
         self.path = path

@@ -14,7 +14,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from difflib import get_close_matches
 from pathlib import Path
-from typing import IO, Any, Literal
+from typing import Any, Literal
 
 from open_rs.grading.extract import trailing_boxes
 from open_rs.types import Problem, UserError
@@ -165,9 +165,9 @@ def _parse_csv(lines: Iterable[bytes], path: Path) -> Iterator[Mapping[str, Any]
         raise UserError(f"{path}: not readable as CSV ({error}); mend the line or give .jsonl") from error
 
 
-def _parse_json(file: IO[bytes], path: Path) -> Iterator[Mapping[str, Any]]:
+def _parse_json(lines: Iterable[bytes], path: Path) -> Iterator[Mapping[str, Any]]:
     try:
-        value = json.loads(file.read().decode("utf-8-sig", "replace"))
+        value = json.loads(b"".join(lines).decode("utf-8-sig", "replace"))
     except ValueError as error:
         raise UserError(f"{path}: not valid JSON ({error}); for one object a line, name the file .jsonl") from error
     rows = (

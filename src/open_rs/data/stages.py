@@ -45,7 +45,6 @@ class Rows(Protocol):
 class Tools(Protocol):
     """What stages borrow from the curation that runs them."""
 
-    @property
     def grader(self) -> Grader:
         """The one grader, started when first asked for."""
         ...
@@ -91,7 +90,7 @@ def _audit(stage: config.AuditStage, rows: Rows, tools: Tools, notes: Notes) -> 
     with ThreadPoolExecutor(NUM_GRADER_WORKERS) as threads:
         waiting: deque[tuple[Problem, Future[str | None]]] = deque()
         for problem in rows:
-            waiting.append((problem, threads.submit(audit, problem.answer, tools.grader)))
+            waiting.append((problem, threads.submit(audit, problem.answer, tools.grader())))
             if len(waiting) > 256:
                 yield _audited(*waiting.popleft())
         while waiting:
@@ -114,7 +113,7 @@ def _rules(stage: config.RulesStage, rows: Rows, tools: Tools, notes: Notes) -> 
 
 
 def _deduplicate(stage: config.DeduplicateStage, rows: Rows, tools: Tools, notes: Notes) -> Iterator[Decision]:
-    families = find_families(rows, same_answer(tools.grader), stage.near, stage.threshold)
+    families = find_families(rows, same_answer(tools.grader()), stage.near, stage.threshold)
     notes |= _count_families(families)
     member = {row: family for family in families for row in family.rows}
     first_ids: dict[int, str] = {}
@@ -155,7 +154,7 @@ def _count_families(families: Iterable[Family]) -> Notes:
 def _decontaminate(stage: config.DecontaminateStage, rows: Rows, tools: Tools, notes: Notes) -> Iterator[Decision]:
     limits = OverlapLimits(stage.copy_share, stage.reasked_share, stage.paraphrase_share)
     items = tools.benchmark_items()
-    found = {overlap.row: overlap for overlap in find_overlaps(rows, items, same_answer(tools.grader), limits)}
+    found = {overlap.row: overlap for overlap in find_overlaps(rows, items, same_answer(tools.grader()), limits)}
     notes["benchmark_items"] = len(items)
     notes["by_benchmark"] = dict(Counter(overlap.item.source for overlap in found.values()).most_common())
     for row, problem in enumerate(rows):

@@ -1,7 +1,7 @@
 """How a problem's text is compared: one normal form, its tokens, and 64-bit hashes of its n-grams.
 
-Two spellings of one problem (LaTeX or Unicode, `\\dfrac` or `\\frac`, with or without `$`, any white space, any case) have the
-same tokens. Digits stay together, so a changed number is a changed token.
+Two spellings of one problem (LaTeX or Unicode, `\\dfrac` or `\\frac`, with or without `$`, any white space, any case)
+have the same tokens. Digits stay together, so a changed number is a changed token.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ import functools
 import hashlib
 import re
 import unicodedata
+from collections.abc import Sequence
 
 import numpy as np
 
@@ -34,11 +35,12 @@ SYMBOLS = {
 
 _COMPATIBLE = str.maketrans(SYMBOLS)
 
-_NOISE = frozenset(
-    "$ { } \\ [ ] . , ; : ? ' \" ` ~ & # @ _ \\left \\right \\displaystyle \\textstyle \\text \\textbf \\textit "
-    "\\mathrm \\mathbf \\mathit \\mbox \\operatorname \\big \\bigl \\bigr \\quad \\qquad \\hspace \\vspace \\limits \\item "
-    "\\overline \\rm \\bf \\it".split()
+_MARKS = frozenset("${}\\[].,;:?'\"`~&#@_")
+_LAYOUT = (
+    "left right displaystyle textstyle text textbf textit mathrm mathbf mathit mbox operatorname big bigl bigr quad "
+    "qquad hspace vspace limits item overline rm bf it"
 )
+_NOISE = _MARKS | {f"\\{name}" for name in _LAYOUT.split()}
 _SAME = {
     "\\dfrac": "\\frac",
     "\\tfrac": "\\frac",
@@ -80,7 +82,7 @@ def tokens(text: str) -> list[str]:
     text = _GROUPED_DIGITS.sub("", text)
     text = _PACKED_FRACTION.sub(r"\\\1 \2 \3", text)
     text = _MATHS.sub(_split_products, text)
-    found = (_SAME.get(token, token) for token in _TOKEN.findall(text.lower()))
+    found = [str(_SAME.get(token, token)) for token in _TOKEN.findall(text.lower())]
     return [token.lstrip("\\") for token in found if token not in _NOISE]
 
 
@@ -89,7 +91,7 @@ def _token_hash(token: str) -> int:
     return int.from_bytes(hashlib.blake2b(token.encode(errors="replace"), digest_size=8).digest(), "little")
 
 
-def ngram_hashes(words: list[str], n: int) -> np.ndarray:
+def ngram_hashes(words: Sequence[str], n: int) -> np.ndarray:
     """Return the hash of every run of `n` tokens, in order: uint64 [max(len(words) - n + 1, 0)]."""
     if len(words) < n:
         return np.empty(0, np.uint64)
