@@ -71,6 +71,12 @@ def wilson_normal(scores: NDArray, k: int, random: np.random.Generator) -> Bound
     return wilson(scores.mean(axis=1), effective_trials(scores, k), 1.96)
 
 
+def wilson_student(scores: NDArray, k: int, random: np.random.Generator) -> Bounds:
+    """The same with Student's quantile, as inspect_ai's clustered `ci_wilson`; ours adds half an invented problem."""
+    quantile = float(distributions.t.ppf(0.975, scores.shape[1] - 1))
+    return wilson(scores.mean(axis=1), effective_trials(scores, k), quantile)
+
+
 def korn_graubard(scores: NDArray, k: int, random: np.random.Generator) -> Bounds:
     """Clopper-Pearson with the effective number of trials (Korn & Graubard 1998)."""
     trials = effective_trials(scores, k)
@@ -175,6 +181,7 @@ METHODS: dict[str, Callable[[NDArray, int, np.random.Generator], Bounds]] = {
     "Student": student,
     "bootstrap percentile over problems": bootstrap,
     "Wilson, effective trials, normal quantile": wilson_normal,
+    "Wilson, effective trials, Student's quantile": wilson_student,
     "Korn-Graubard": korn_graubard,
     "Student on log-odds": logit,
 }
