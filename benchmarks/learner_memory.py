@@ -40,7 +40,8 @@ def main() -> None:
     if arguments.json:
         arguments.json.write_text(json.dumps(result, indent=2) + "\n")
     print(table(result))
-    print(f"figure: {result['memory_ratio']:.3f} of TRL's peak memory, in {result['time_ratio']:.2f} of its time")
+    times = f"{result['time_ratio']:.2f} of its time ({result['cpu_time_ratio']:.2f} of its processor time)"
+    print(f"figure: {result['memory_ratio']:.3f} of TRL's peak memory, in {times}")
 
 
 def compare(directory: Path, rounds: int) -> dict[str, Any]:
@@ -60,6 +61,7 @@ def compare(directory: Path, rounds: int) -> dict[str, Any]:
     best = {
         name: {
             "seconds": min(run["seconds"] for run in found),
+            "cpu_seconds": min(run["cpu_seconds"] for run in found),
             "peak_bytes": max(run["peak_bytes"] for run in found),
             "loss": found[0]["updates"][0]["loss"],
             "grad_norm": found[0]["updates"][0]["grad_norm"],
@@ -73,6 +75,7 @@ def compare(directory: Path, rounds: int) -> dict[str, Any]:
         "floor_bytes": floors,
         "memory_ratio": best["ours"]["peak_bytes"] / min(rival["peak_bytes"] for rival in rivals),
         "time_ratio": best["ours"]["seconds"] / min(rival["seconds"] for rival in rivals),
+        "cpu_time_ratio": best["ours"]["cpu_seconds"] / min(rival["cpu_seconds"] for rival in rivals),
         "distance_between_results": distance(directory / "ours.pt", directory / "trl.pt", runs["ours"][0]["moved"]),
         "runs": runs,
     }
@@ -98,10 +101,12 @@ def distance(ours: Path, theirs: Path, moved: float) -> float:
 
 def table(result: dict[str, Any]) -> str:
     total = sum(result["floor_bytes"].values())
-    rows = [
-        f"{name:24} {side['peak_bytes'] / 2**20:8.0f} MiB  {side['peak_bytes'] / total:5.2f} x floor  {side['seconds']:6.1f} s"
-        for name, side in result["sides"].items()
-    ]
+    rows = []
+    for name, side in result["sides"].items():
+        size = side["peak_bytes"]
+        rows.append(
+            f"{name:24} {size / 2**20:8.0f} MiB  {size / total:5.2f} x floor  {side['seconds']:6.1f} s ({side['cpu_seconds']:.1f} of CPU)"
+        )
     parts = ", ".join(f"{name} {value / 2**20:.0f}" for name, value in result["floor_bytes"].items())
     between = f"distance between the results: {result['distance_between_results']:.1e} of the distance moved"
     return "\n".join([*rows, f"{'floor':24} {total / 2**20:8.0f} MiB  ({parts})", between])

@@ -2,7 +2,8 @@
 
 `python learner_sides.py ours|trl JOB` runs one side in a fresh process and prints one JSON line; the benchmarks call it
 through `measure`. Memory is the process's peak resident set above what it held with the model loaded (on a GPU, the
-allocator's peak above that), seconds are those of the update; sampling happens on neither side.
+allocator's peak above that), seconds are those of the update; sampling happens on neither side. Processor seconds, of
+all threads together, tell the same story on a machine that others use too.
 """
 
 from __future__ import annotations
@@ -76,14 +77,14 @@ def make_model(directory: Path, **sizes: Any) -> None:
     )
 
 
-def measure(side: str, job: Job) -> dict[str, Any]:
-    """Run one side in its own process and environment."""
-    python = sys.executable if side == "ours" else str(RIVAL / "bin" / "python")
-    paths = os.pathsep.join([str(REPOSITORY / "src"), os.environ.get("PYTHONPATH", "")])
+def measure(side: str, job: Job, packages: Path | None = None) -> dict[str, Any]:
+    """Run one side in its own process, in its own environment, or in this one with `packages` on its path."""
+    python = str(RIVAL / "bin" / "python") if side == "trl" and packages is None else sys.executable
+    paths = os.pathsep.join(map(str, [REPOSITORY / "src", *([packages] if packages else [])]))
     environment = os.environ | {"PYTHONPATH": paths, "TRL_EXPERIMENTAL_SILENCE": "1", "HF_HUB_OFFLINE": "1"}
     with tempfile.NamedTemporaryFile("w", suffix=".json", delete=False) as file:
         json.dump(asdict(job), file)
-    command = [python, __file__, side, file.name]
+    command = [python, str(Path(__file__).resolve()), side, file.name]
     done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
     if done.returncode != 0:
         raise SystemExit(f"{' '.join(command)} failed:\n{done.stderr[-4000:]}")
@@ -109,7 +110,7 @@ class Meter:
         else:
             Path("/proc/self/clear_refs").write_text("5")  # resets VmHWM
             self._before = _resident("VmRSS")
-        self._started = time.perf_counter()
+        self._started, self._cpu_started = time.perf_counter(), time.process_time()
 
     def stop(self) -> dict[str, float]:
         import torch
@@ -119,7 +120,8 @@ class Meter:
             peak = torch.cuda.max_memory_allocated()
         else:
             peak = _resident("VmHWM")
-        return {"seconds": time.perf_counter() - self._started, "peak_bytes": peak - self._before}
+        seconds, cpu_seconds = time.perf_counter() - self._started, time.process_time() - self._cpu_started
+        return {"seconds": seconds, "cpu_seconds": cpu_seconds, "peak_bytes": peak - self._before}
 
 
 def _resident(name: str) -> int:
@@ -259,10 +261,12 @@ def _report(job: Job, before: Any, model: Any, updates: list[dict[str, float]], 
         "versions": versions,
         "updates": updates,
         "seconds": min(update["seconds"] for update in updates),
+        "cpu_seconds": min(update["cpu_seconds"] for update in updates),
         "peak_bytes": max(update["peak_bytes"] for update in updates),
         "weights": after.numel(),
         "moved": moved / before.norm().item(),
         "threads": torch.get_num_threads(),
+        "device": torch.cuda.get_device_name() if torch.cuda.is_available() else "cpu",
     }
 
 
