@@ -1,8 +1,8 @@
 """Claim: training and sampling in one process peak at no more than the learner alone plus the cache that was asked for.
 
-A Qwen2 of 47 M parameters in float32; the same update on 16 sequences of 320 tokens (a micro-batch and a bit: more rows
-change nothing), first alone, then after sampling 64 sequences with the local engine in the same process. Peaks are those
-of the resident set (Linux) or of the GPU's allocator.
+A Qwen2 of 47 M parameters in float32; the same update on 16 sequences of 320 tokens (a micro-batch and a bit, more rows
+change nothing), first alone, then after sampling 64 sequences with the local engine in the same process. Peaks are
+those of the resident set (Linux) or of the GPU's allocator.
 
     python benchmarks/train_and_sample_memory.py --json memory.json
     figure: X      peak of both / (peak of the learner alone + the cache); at most 1

@@ -177,6 +177,37 @@ def test_out_of_memory_takes_fewer_slots_and_says_so(
     assert "trying 8" in caplog.text
 
 
+def test_out_of_memory_in_the_middle_goes_on_with_fewer_slots_and_loses_nothing(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    from open_rs.rollout.decode import Decoder
+
+    model, sampling = tiny_model(), Sampling(max_tokens=30)
+    expected = sample_all(engine_of(model), REQUESTS, sampling)
+    real, calls = Decoder.step, []
+
+    def scarce(self: Decoder, tokens: torch.Tensor, positions: torch.Tensor, length: int) -> torch.Tensor:
+        calls.append(tokens.shape[0])
+        if len(calls) > 20 and tokens.shape[0] > 8:
+            raise torch.OutOfMemoryError("planted")
+        return real(self, tokens, positions, length)
+
+    monkeypatch.setattr(Decoder, "step", scarce)
+    assert sample_all(engine_of(model), REQUESTS, sampling) == expected
+    assert "trying 8" in caplog.text
+
+
+def test_out_of_memory_with_one_slot_is_the_users_to_mend(monkeypatch: pytest.MonkeyPatch) -> None:
+    from open_rs.rollout import local
+
+    def refuse(*_: object) -> object:
+        raise torch.OutOfMemoryError("planted")
+
+    monkeypatch.setattr(local, "SlotCache", refuse)
+    with pytest.raises(UserError, match="lower max_completion_length"):
+        list(engine_of(tiny_model()).generate(REQUESTS, Sampling(max_tokens=8)))
+
+
 def test_one_prompt_is_prefilled_once_for_all_its_samples(monkeypatch: pytest.MonkeyPatch) -> None:
     from open_rs.rollout.decode import Decoder
 

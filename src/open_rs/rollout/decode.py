@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import cache
 from typing import Any
 
 import torch
@@ -117,10 +118,10 @@ class _Layer:
 class Decoder:
     """The forward pass of one sampling model over a `SlotCache`."""
 
-    def __init__(self, model: CausalLM, cache: SlotCache):
+    def __init__(self, model: CausalLM, slots: SlotCache):
         config = model.base.config
         pack = _can_pack(model)
-        self.cache = cache
+        self.cache = slots
         self.num_query_heads: int = config.num_attention_heads
         self.shape = cache_shape(model)
         self._attention = _attention_on_cpu if model.device.type == "cpu" else _attention_on_device
@@ -128,14 +129,14 @@ class Decoder:
         self.layers = [_read_layer(layer, pack) for layer in model.base.model.layers]
         self.norm = model.base.model.norm
         self.head = Projection([model.base.get_output_embeddings()], pack)
-        self.cosine, self.signed_sine = _rotary_tables(model, cache.slot_tokens)
+        self.cosine, self.signed_sine = _rotary_tables(model, slots.slot_tokens)
         on_cuda = model.device.type == "cuda"
-        self._row_sizes = _row_sizes(cache.num_slots, coarse=on_cuda)
+        self._row_sizes = _row_sizes(slots.num_slots, coarse=on_cuda)
         self._length_step = GRAPH_LENGTH_STEP if on_cuda else TOKEN_STEP
         self._step: Step = self._logits
         if on_cuda:
             vocabulary = self.embedding.shape[0]
-            self._step = GraphedStep(self._logits, cache.num_slots, vocabulary, model.dtype, model.device)
+            self._step = GraphedStep(self._logits, slots.num_slots, vocabulary, model.dtype, model.device)
 
     def prefill(self, tokens: torch.Tensor) -> torch.Tensor:
         """Keys and values [layers, 2, H, P, D] of one prompt [P].
@@ -316,8 +317,18 @@ def _is_plain(layer: Any) -> bool:
 
 
 def _can_pack(model: CausalLM) -> bool:
-    on_cpu = model.device.type == "cpu" and torch.backends.mkldnn.is_available()
-    return on_cpu and model.dtype in (torch.float32, torch.bfloat16)
+    return model.device.type == "cpu" and torch.backends.mkldnn.is_available() and _packs(model.dtype)
+
+
+@cache
+def _packs(dtype: torch.dtype) -> bool:
+    """Whether this processor multiplies packed weights of that dtype (bfloat16 needs AVX-512 or better)."""
+    rows = torch.ones(2, 16, dtype=dtype)
+    try:
+        torch.ops.mkldnn._linear_pointwise(rows, _pack(torch.ones(16, 16, dtype=dtype)), None, "none", [], "")
+    except RuntimeError:
+        return False
+    return True
 
 
 CLASSES = frozenset({"Qwen2ForCausalLM", "Qwen3ForCausalLM", "LlamaForCausalLM"})

@@ -17,7 +17,7 @@ import torch
 from open_rs.models import CausalLM
 from open_rs.prompts import Prompt
 from open_rs.rollout.cache import TOKEN_STEP, SlotCache, round_up
-from open_rs.rollout.decode import ROW_STEP, Decoder, cache_shape, is_supported
+from open_rs.rollout.decode import Decoder, cache_shape, is_supported
 from open_rs.rollout.engine import Request, Sampling
 from open_rs.rollout.general import Row, to_rollout
 from open_rs.rollout.general import generate as generate_any
@@ -59,11 +59,21 @@ class LocalEngine:
         ]
         if not rows:
             return
+        slot_tokens = round_up(max(len(row.prompt.tokens) + row.max_tokens for row in rows), TOKEN_STEP)
+        num_slots = self._num_slots(slot_tokens, len(rows))
         if not is_supported(model):
-            yield from generate_any(model, rows, sampling, self._version, self.max_concurrent)
+            yield from generate_any(model, rows, sampling, self._version, num_slots)
             return
         with self.awake():
-            yield from _Session(self._ready_decoder(model, rows), model, sampling, self._version).run(rows)
+            while rows:
+                decoder = self._ready_decoder(model, num_slots, slot_tokens)
+                session = _Session(decoder, model, sampling, self._version)
+                try:
+                    yield from session.run(rows)
+                except torch.OutOfMemoryError as error:
+                    num_slots = _fewer(decoder.cache.num_slots, slot_tokens, model, error)
+                    self._decoder = None
+                rows = session.unfinished
 
     @contextmanager
     def awake(self) -> Iterator[None]:
@@ -85,9 +95,7 @@ class LocalEngine:
         """Let go of the model and of all memory."""
         self._model = self._decoder = None
 
-    def _ready_decoder(self, model: CausalLM, rows: Sequence[Row]) -> Decoder:
-        slot_tokens = round_up(max(len(row.prompt.tokens) + row.max_tokens for row in rows), TOKEN_STEP)
-        num_slots = self._num_slots(slot_tokens, len(rows))
+    def _ready_decoder(self, model: CausalLM, num_slots: int, slot_tokens: int) -> Decoder:
         ready = self._decoder
         if ready is not None and ready.cache.num_slots >= num_slots and ready.cache.slot_tokens >= slot_tokens:
             return ready
@@ -96,8 +104,11 @@ class LocalEngine:
         return self._decoder
 
     def _num_slots(self, slot_tokens: int, num_rows: int) -> int:
-        """As many slots as rows and the two limits allow, in steps of `ROW_STEP` where there is a choice."""
-        wanted = round_up(min(self.max_concurrent, num_rows), ROW_STEP)
+        """As many slots as rows and the two limits allow.
+
+        Two at least where the cache has room: products of a single row round differently, and samples shall not.
+        """
+        wanted = max(2, min(self.max_concurrent, num_rows))
         if self.cache_tokens is None:
             return wanted
         if self.cache_tokens < slot_tokens:
@@ -128,15 +139,18 @@ def _build_decoder(model: CausalLM, num_slots: int, slot_tokens: int) -> Decoder
                 cache = SlotCache(cache_shape(model), num_slots, slot_tokens, model.device)
                 return Decoder(model, cache)
         except (torch.OutOfMemoryError, MemoryError) as error:
-            if num_slots == 1:
-                raise UserError(
-                    f"out of memory: the cache of one sequence of {slot_tokens} tokens does not fit on {model.device}; "
-                    "lower max_completion_length"
-                ) from error
-            logger.warning(
-                "out of memory with %d slots of %d tokens: trying %d", num_slots, slot_tokens, num_slots // 2
-            )
-            num_slots //= 2
+            num_slots = _fewer(num_slots, slot_tokens, model, error)
+
+
+def _fewer(num_slots: int, slot_tokens: int, model: CausalLM, error: BaseException) -> int:
+    """Half the slots; raises UserError where one was too many already."""
+    if num_slots == 1:
+        raise UserError(
+            f"out of memory: one sequence of {slot_tokens} tokens does not fit on {model.device}; lower "
+            "max_completion_length"
+        ) from error
+    logger.warning("out of memory with %d slots of %d tokens: trying %d", num_slots, slot_tokens, num_slots // 2)
+    return num_slots // 2
 
 
 class _Session:
@@ -145,36 +159,47 @@ class _Session:
     def __init__(self, decoder: Decoder, model: CausalLM, sampling: Sampling, version: int):
         num_slots, device = decoder.cache.num_slots, model.device
         self.decoder, self.model, self.sampling, self.version = decoder, model, sampling, version
+        self.waiting: deque[Row] = deque()
         self.rows: list[Row] = []  # row i sits in slot i
         self.starts: list[int] = []  # its position less `num_steps`, so that positions are known without the device
         self.num_steps = 0
         self.num_slots = num_slots
-        padded = round_up(num_slots, ROW_STEP)
         with torch.inference_mode():
-            self.token = torch.zeros(padded, dtype=torch.int64, device=device)
+            self.token = torch.zeros(num_slots, dtype=torch.int64, device=device)
             self.position = torch.zeros_like(self.token)
             self.key = torch.zeros_like(self.token)
             self.num_sampled = torch.zeros_like(self.token)
             self.limit = torch.zeros_like(self.token)
-            self.tokens = torch.zeros((padded, sampling.max_tokens), dtype=torch.int64, device=device)  # [S, C]
-            self.logprobs = torch.zeros((padded, sampling.max_tokens), device=device)  # [S, C]
+            self.tokens = torch.zeros((num_slots, sampling.max_tokens), dtype=torch.int64, device=device)  # [S, C]
+            self.logprobs = torch.zeros((num_slots, sampling.max_tokens), device=device)  # [S, C]
             self.is_stop = torch.zeros(decoder.embedding.shape[0], dtype=torch.bool, device=device)
-            self.is_stop[sorted(model.stop_ids)] = True
+            self.is_stop[[token for token in model.stop_ids if token < self.is_stop.shape[0]]] = True
+
+    @property
+    def unfinished(self) -> list[Row]:
+        """Rows that have not been yielded; their noise does not depend on when they are sampled."""
+        return [*self.rows, *self.waiting]
 
     def run(self, rows: Sequence[Row]) -> Iterator[Rollout]:
-        waiting = deque(rows)
+        """Yield a rollout for each row as it finishes."""
+        self.waiting.extend(rows)
         prefix: tuple[Prompt, torch.Tensor] | None = None
-        while waiting or self.rows:
+        while self.waiting or self.rows:
             with torch.inference_mode():
-                while waiting and len(self.rows) < self.num_slots:
-                    row = waiting.popleft()
+                while self.waiting and len(self.rows) < self.num_slots:
+                    row = self.waiting[0]
                     if prefix is None or prefix[0] is not row.prompt:
                         prefix = (row.prompt, self._prefill(row.prompt))
-                    self._admit(row, prefix[1])
+                    self._admit(self.waiting.popleft(), prefix[1])
                 finished = self._step()
                 rollouts = [self._rollout(slot) for slot in finished]
                 self._leave(finished)
             yield from rollouts
+
+    @property
+    def _state(self) -> tuple[torch.Tensor, ...]:
+        """All that is kept a slot, beside the cache."""
+        return self.token, self.position, self.key, self.num_sampled, self.limit, self.tokens, self.logprobs
 
     def _prefill(self, prompt: Prompt) -> torch.Tensor:
         """Keys and values of all prompt tokens but the last, which is the first one that `step` reads."""
@@ -222,15 +247,7 @@ class _Session:
             last = len(self.rows) - 1
             if slot != last:
                 self.decoder.cache.move(last, slot, self.starts[last] + self.num_steps)
-                for state in (
-                    self.token,
-                    self.position,
-                    self.key,
-                    self.num_sampled,
-                    self.limit,
-                    self.tokens,
-                    self.logprobs,
-                ):
+                for state in self._state:
                     state[slot] = state[last]
                 self.rows[slot], self.starts[slot] = self.rows[last], self.starts[last]
             self.rows.pop()
