@@ -116,9 +116,15 @@ PIECES = st.sampled_from(
 )
 LATEX = st.lists(PIECES, max_size=30).map("".join)
 UNICODE = st.text(st.characters(codec=None, exclude_categories=()), max_size=200)
-DEEP = st.builds(lambda opening, times, inner, closing: opening * times + inner + closing * times,
-                 st.sampled_from(["{", "(", "\\boxed{", "\\frac{1}{", "\\sqrt{", "\\left("]), st.integers(0, 3000), LATEX,
-                 st.sampled_from(["}", ")", "\\right)", ""]))  # fmt: skip
+OPENINGS = st.sampled_from(["{", "(", "\\boxed{", "\\frac{1}{", "\\sqrt{", "\\left("])
+CLOSINGS = st.sampled_from(["}", ")", "\\right)", ""])
+DEEP = st.builds(
+    lambda opening, times, inner, closing: opening * times + inner + closing * times,
+    OPENINGS,
+    st.integers(0, 3000),
+    LATEX,
+    CLOSINGS,
+)
 LONG = st.builds(lambda piece, times: piece * times, PIECES, st.integers(1, 60_000)).map(lambda text: text[:1_000_000])
 COMPLETIONS = st.one_of(
     LATEX, UNICODE, DEEP, LONG, st.builds("so \\boxed{{{}}}".format, st.one_of(LATEX, UNICODE, DEEP))

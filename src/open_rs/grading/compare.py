@@ -21,9 +21,15 @@ LeafEqual = Callable[[str, str, "float | None"], bool]
 _THOUSANDS = re.compile(r"[-+]?\d{1,3}(?:,\d{3})+(?:\.\d+)?")
 _WORDS = re.compile(r"(?:\\text\{[^{}]*\}|[\s.,'()-])+|\(?[A-Za-z]{4,}(?:[ '-][A-Za-z]+)*\)?|[A-Za-z]+(?: [A-Za-z]+)+")
 _CHOICE = re.compile(r"\(?([A-Z])\)?")
-_CHOICE_WITH_VALUE = re.compile(r"(?:\\text\{\s*)?(?:\(([A-Z])\)|([A-Z])[).:])(?!\s*\(?[A-Z][).:])\s*\}?.*", re.DOTALL)
+_CHOICE_WITH_VALUE = re.compile(
+    r"(?:\\text\{\s*)?(?:(?:[Oo]ption|[Cc]hoice) ?\(?([A-Z])(?![a-zA-Z])|\(([A-Z])\)|([A-Z])[).:])"
+    r"(?!\s*\(?[A-Z][).:])\s*\}?.*",  # no second letter: `(A)(B)` chooses nothing
+    re.DOTALL,
+)
 _BASED = re.compile(r"(\(?\d[\dA-Fa-f]*\)?)_\{?(\d+)\}?")
 _TIME = re.compile(r"\d{1,2}(?::\d{2})? [ap]m")
+_SET_NOTATION = re.compile(r"\\(?:setminus|cap|mathbb|backslash)(?![a-zA-Z])")
+_BOUND_VARIABLE = re.compile(r"([a-zA-Z]\w*)\(([a-zA-Z])\)=")
 _MAX_UNORDERED = 200
 
 
@@ -42,10 +48,21 @@ def equal(
         return True
     choice = _CHOICE.fullmatch(gold)
     if choice and (stated := _CHOICE_WITH_VALUE.fullmatch(answer)):
-        return (stated[1] or stated[2]) == choice[1]
+        return next(letter for letter in stated.groups() if letter) == choice[1]
     if choice and choice[1] in "ABCDE" and re.fullmatch(r"\(?[a-e]\)?", answer):
         return answer.strip("()") == choice[1].lower()
+    answer = _with_variable_of(gold, answer)
     return _Comparison(leaf_equal, relative_tolerance, shortcut).shapes(shape_of(gold), shape_of(answer), gold, answer)
+
+
+def _with_variable_of(gold: str, answer: str) -> str:
+    """`f(z)=z^2` with the variable of `f(x)=x^2`: the name of a function's argument means nothing."""
+    ours, theirs = _BOUND_VARIABLE.match(gold), _BOUND_VARIABLE.match(answer)
+    if ours is None or theirs is None or ours[1] != theirs[1] or ours[2] == theirs[2]:
+        return answer
+    if re.search(rf"(?<![a-zA-Z\\]){ours[2]}(?![a-zA-Z])", answer):
+        return answer
+    return re.sub(rf"(?<![a-zA-Z\\]){theirs[2]}(?![a-zA-Z])", ours[2], answer)
 
 
 def exact_leaf(gold: str, answer: str, relative_tolerance: float | None) -> bool:
@@ -162,12 +179,13 @@ class _Comparison:
                 and self._pair(gold.start, answer.start)
                 and self._pair(gold.end, answer.end)
             )
+        for leaf in (gold, answer):
+            if isinstance(leaf, Leaf) and _SET_NOTATION.search(leaf.text):
+                raise Undecided
         return self._several(_as_many(gold), _as_many(answer))
 
     def _several(self, gold: Many | None, answer: Many | None) -> bool:
-        if gold is None or answer is None:
-            return False
-        if len(gold.parts) != len(answer.parts):
+        if gold is None or answer is None or len(gold.parts) != len(answer.parts):
             return False
         if "union" in (gold.kind, answer.kind) and not all(isinstance(part, Bracketed | Many) for part in answer.parts):
             return False
@@ -207,7 +225,7 @@ class _Comparison:
             assert isinstance(gold, Equation)
             return self._pair(gold.sides[-1], answer) if _is_assignment(gold) else False
         if not isinstance(gold, Equation):
-            return self._pair(gold, answer.sides[-1])
+            return not _contradicts_itself(answer) and self._pair(gold, answer.sides[-1])
         if _is_assignment(gold) and _is_assignment(answer) and gold.sides[0] == answer.sides[0]:
             return self._pair(gold.sides[-1], answer.sides[-1])
         gold_formula, answer_formula = _difference(gold), _difference(answer)
@@ -225,15 +243,25 @@ def _difference(equation: Equation) -> Formula | None:
 
 
 def _as_many(shape: Shape) -> Many | None:
+    r"""The parts of a shape: an open interval may be a pair, and a number the set of itself."""
     if isinstance(shape, Bracketed):
         return Many("tuple", (shape.start, shape.end)) if (shape.left, shape.right) == ("(", ")") else None
-    return shape if isinstance(shape, Many) else None
+    return Many("set", (shape,)) if isinstance(shape, Leaf) else shape if isinstance(shape, Many) else None
+
+
+def _contradicts_itself(equation: Equation) -> bool:
+    """`1=7` gives no answer: two of its sides are different numbers."""
+    sides = [values(side.text) for side in equation.sides if isinstance(side, Leaf)]
+    return len({side for side in sides if side}) > 1
 
 
 def _is_assignment(equation: Equation) -> bool:
+    """Whether the left side is a name, `f(x)`, or a tuple of names."""
     first = equation.sides[0]
-    return isinstance(first, Leaf) and re.fullmatch(_ASSIGNED, first.text) is not None
+    names = (first.start, first.end) if isinstance(first, Bracketed) else (first,)
+    names = first.parts if isinstance(first, Many) and first.kind == "tuple" else names
+    return all(isinstance(name, Leaf) and _ASSIGNED.fullmatch(name.text) is not None for name in names)
 
 
-_ASSIGNED = r"(?:\\?[a-zA-Z]+|\\text\{[^{}]*\})(?:_(?:\{.*\}|\w+))?(?:\^\{\\prime\}|')*(?:\([^()]*\))?"
+_ASSIGNED = re.compile(r"(?:\\?[a-zA-Z]+|\\text\{[^{}]*\})(?:_(?:\{.*\}|\w+))?(?:\^\{\\prime\}|')*(?:\([^()]*\))?")
 _UNORDERED = frozenset({"list", "set", "union"})

@@ -25,7 +25,8 @@ _UNICODE = str.maketrans(
         "∪": r"\cup ", "∩": r"\cap ", "∅": r"\emptyset ", "∈": r"\in ", "±": r"\pm ", "∖": r"\setminus ",
         "ℝ": r"\mathbb{R}", "ℤ": r"\mathbb{Z}", "ℕ": r"\mathbb{N}", "ℚ": r"\mathbb{Q}", "ℂ": r"\mathbb{C}",
         "°": r"^\circ ", "º": r"^\circ ", "′": "'", "’": "'", "‘": "'", "“": '"', "”": '"', "，": ",", "；": ";",
-        "（": "(", "）": ")", "：": ":", "。": ".", "∶": ":", "⟨": r"\langle ", "⟩": r"\rangle ", "⌊": r"\lfloor ",
+        "（": "(", "）": ")", "：": ":", "。": ".", "∶": ":", "⟨": "(", "⟩": ")",
+        "£": r"\$", "€": r"\$", "¥": r"\$", "₹": r"\$", "⌊": r"\lfloor ",
         "⌋": r"\rfloor ", "⌈": r"\lceil ", "⌉": r"\rceil ", "\u200b": "", "\ufeff": "", "\u2061": "",
         "\u2062": "", "\u2063": ",",
     }
@@ -54,6 +55,7 @@ _TEXT = re.compile(
 )
 _FRACTION = re.compile(r"\\[dtcs]?frac(?![a-zA-Z])\s*" + _ATOM + r"\s*" + _ATOM)
 _ROOT = re.compile(r"\\sqrt(?![a-zA-Z])\s*(\[[^\]]*\])?\s*" + _ATOM)
+_OVER = re.compile(r"\{([^{}]*)\\(over|choose)(?![a-zA-Z])([^{}]*)\}")
 _PLAIN_ROOT = re.compile(r"(?<![\\a-zA-Z])sqrt\s*\(([^()]*)\)|√\s*\(([^()]*)\)|√\s*(\d+(?:\.\d+)?|[a-zA-Z])")
 _THOUSANDS_MARK = re.compile(r"(?<=\d)(?:\{,\}|,?\\!\s*|\{\s\}|\\,|\\ |,\\;|,\\,|,~|~)\s*(?=\d{3}(?!\d))")
 _SPACED_THOUSANDS = re.compile(r"(?<![\d.,a-zA-Z])\d{1,3}(?: \d{3})+(?![\d ]*\d)")
@@ -72,6 +74,8 @@ _SIMPLE_SYNONYMS = {
     r"\infin": r"\infty", r"\ast": "*", r"\dbinom": r"\binom", r"\tbinom": r"\binom", r"\choose": r"\choose",
     r"\R": r"\mathbb{R}", r"\Z": r"\mathbb{Z}", r"\N": r"\mathbb{N}", r"\Q": r"\mathbb{Q}", r"\bigcup": r"\cup",
     r"\land": r"\wedge", r"\colon": ":", r"\mid": "|", r"\vert": "|", r"\lvert": "|", r"\rvert": "|", r"\prime": "'",
+    r"\langle": "(", r"\rangle": ")",
+    r"\lg": r"\log", r"\pounds": "", r"\euro": "",
     r"\varepsilon": r"\epsilon", r"\vartheta": r"\theta", r"\varphi": r"\phi", r"\isin": r"\in", r"\percent": r"\%",
 }  # fmt: skip
 _COMMAND = re.compile(r"\\[a-zA-Z]+")
@@ -201,6 +205,7 @@ def _units(text: str) -> str:
     if time is not None:
         return f"{time[1]} {time[2].lower()}m"
     text = _TRIGONOMETRIC_DEGREES.sub(r"\1(\\frac{\3\\pi}{180})", text)
+    text = re.sub(_DEGREE + r"\s*[CF](?![a-zA-Z])", "", text)
     text = _DEGREES.sub("", text)
     text = re.sub(r"\\text\{ ?(?:percent|percentage|pct) ?\}|(?<=\d) ?percent\b", r"\\%", text)
     text = text.replace(r"\%", "%").replace("% ", "%")
@@ -212,6 +217,7 @@ def _units(text: str) -> str:
 
 
 def _fractions(text: str) -> str:
+    text = _OVER.sub(_spell_over, text)
     for pattern, spell in ((_FRACTION, _spell_fraction), (_ROOT, _spell_root)):
         for _ in range(8):
             spelled = pattern.sub(spell, text)
@@ -227,6 +233,11 @@ def _braced(atom: str) -> str:
 
 def _spell_fraction(match: re.Match[str]) -> str:
     return rf"\frac{_braced(match[1])}{_braced(match[2])}"
+
+
+def _spell_over(match: re.Match[str]) -> str:
+    command = r"\frac" if match[2] == "over" else r"\binom"
+    return f"{command}{{{match[1].strip()}}}{{{match[3].strip()}}}"
 
 
 def _spell_root(match: re.Match[str]) -> str:
@@ -259,7 +270,7 @@ def _spell_combinations(match: re.Match[str]) -> str:
 
 
 def _tidy(text: str) -> str:
-    text = " ".join(text.split()).strip(_TRAILING)
+    text = re.sub(r"^\s*\\approx", "", " ".join(text.split())).strip(_TRAILING)
     text = re.sub(r"(?<=\d), (?=\d{3}(?!\d))", ";", text)  # `1, 234` is a list, `1,234` may be a number
     text = re.sub(r"\s*([-+*/^=<>,;:(){}\[\]|!])\s*", r"\1", text)
     text = re.sub(r"(?<=\{)\s+|\s+(?=\})", "", text)

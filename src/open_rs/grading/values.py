@@ -82,15 +82,14 @@ def _vanishes_on(solved: Valued, other: Valued, symbols: list[str]) -> bool | No
 
 
 def _solutions(equation: Valued, point: Point) -> list[Point]:
-    """`point` with one variable changed so that the equation holds; empty where no variable is linear or quadratic."""
+    """`point` with one variable changed so that the equation holds, for each in which it is linear or quadratic."""
+    found: list[Point] = []
     for symbol in sorted(equation.symbols):
-        one = next(iter(point.values())) ** 0
-        samples = [equation.at({**point, symbol: one * at}) for at in (1, 2, 3, 4)]
+        origin = point[symbol] ** 0 * 17 / 16  # no round number, at which terms often cancel
+        samples = [equation.at({**point, symbol: origin + at}) for at in range(4)]
         if not any(sample is None for sample in samples):
-            roots = _roots(*samples)
-            if roots:
-                return [{**point, symbol: root + 1} for root in roots]
-    return []
+            found += [{**point, symbol: origin + root} for root in _roots(*samples)]
+    return found
 
 
 def _roots(at_0: Any, at_1: Any, at_2: Any, at_3: Any) -> list[Any]:

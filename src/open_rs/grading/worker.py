@@ -21,6 +21,7 @@ def main() -> None:
     except ImportError as missing:
         _send(answers, {"failed": str(missing)})
         return
+    symbolic.warm_up()
     _limit_memory()
     _send(answers, {"ready": True})
     for line in questions:
