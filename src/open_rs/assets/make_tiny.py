@@ -37,7 +37,7 @@ LENGTH_STEP = 16  # few different shapes, since the CPU kernels are compiled ane
 class Training:
     """How long and how fast the model learns: careful traces for `careful_share` of the steps, then hurried ones."""
 
-    num_steps: int = 1300
+    num_steps: int = 1000
     traces_per_step: int = 64
     careful_share: float = 0.5
     muon_learning_rate: float = 4e-3
