@@ -21,7 +21,9 @@ def command(name: str | None, as_json: bool, markdown: bool) -> None:
         click.echo(handbook(), nl=False)
     elif name is not None:
         recipe = load_recipe(name)
-        click.echo(json.dumps(recipe.model_dump(mode="json"), indent=2) if as_json else resolved_yaml(recipe), nl=as_json)
+        click.echo(
+            json.dumps(recipe.model_dump(mode="json"), indent=2) if as_json else resolved_yaml(recipe), nl=as_json
+        )
     elif as_json:
         from open_rs.doctor.cost import listing
 
@@ -40,5 +42,11 @@ def _print_table(names: list[str]) -> None:
     table = Table("recipe", "completions", "of tokens", "cost", "about", box=None, header_style="bold")
     for known in names:
         row = listing(load_recipe(known))
-        table.add_row(known, f"{row['completions']:,}", f"{row['max_completion_length']:,}", row["cost"], row["about"].partition(";")[0])
+        table.add_row(
+            known,
+            f"{row['completions']:,}",
+            f"{row['max_completion_length']:,}",
+            row["cost"],
+            row["about"].partition(";")[0],
+        )
     Console(highlight=False).print(table)

@@ -18,7 +18,9 @@ from open_rs.types import UserError
 @click.argument("recipe", type=click.Path(path_type=Path))
 @click.option("--written-for", help="The TRL that the file was written for, like trl==0.15; guessed from its keys.")
 @click.option("--num-processes", type=click.IntRange(min=1), help="Processes that trained; guessed where absent.")
-@click.option("--out", type=click.Path(path_type=Path, dir_okay=False), help="Write the recipe here, not to the screen.")
+@click.option(
+    "--out", type=click.Path(path_type=Path, dir_okay=False), help="Write the recipe here, not to the screen."
+)
 @click.option("--json", "as_json", is_flag=True, help="Print recipe and notes as JSON.")
 def command(recipe: Path, written_for: str | None, num_processes: int | None, out: Path | None, as_json: bool) -> None:
     """Translate a flat RECIPE (TRL's GRPOConfig, open-r1, open-rs) into sections.

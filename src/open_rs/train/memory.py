@@ -1,8 +1,9 @@
 """What a recipe will hold in memory, item by item, from the model's shape alone: no weights are loaded.
 
 Two moments count: sampling (weights, optimiser, cache) and updating (weights, optimiser, gradients, activations of one
-micro-batch, one tile of logits). The larger is the peak, since the cache is gone while weights are updated. Formulas
-are those of Qwen2, Qwen3 and Llama layers as transformers computes them with fused attention.
+micro-batch, and as scratch either one tile of logits or one layer on its way back). The larger is the peak, since the
+cache is gone while weights are updated. Formulas are those of Qwen2, Qwen3 and Llama layers as transformers computes
+them with fused attention. What an allocator keeps of freed memory comes on top.
 Legend: `t` tokens of a micro-batch, `H` model width, `I` inner width, `Q` and `K` widths of all query and key heads.
 """
 
@@ -67,7 +68,8 @@ class Shape:
 
     def adapter_parameters(self, lora: LoraConfig) -> int:
         """Weights of the low-rank matrices: rank times inputs and outputs of every adapted layer."""
-        return sum(lora.rank * (inputs + outputs) for name, inputs, outputs in self.linear_sizes if _adapted(name, lora))
+        adapted = [inputs + outputs for name, inputs, outputs in self.linear_sizes if _adapted(name, lora)]
+        return lora.rank * sum(adapted)
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,9 +92,7 @@ def load_shape(model: ModelConfig) -> Shape:
     """The shape of the model that a recipe names; reads its config only."""
     place = str(embedded_model_directory()) if model.name_or_path == EMBEDDED_MODEL else model.name_or_path
     try:
-        config = AutoConfig.from_pretrained(
-            place, revision=model.revision, trust_remote_code=model.trust_remote_code
-        )
+        config = AutoConfig.from_pretrained(place, revision=model.revision, trust_remote_code=model.trust_remote_code)
     except (OSError, ValueError) as error:
         raise UserError(f"model.name_or_path: can't read the config of `{model.name_or_path}` ({error})") from error
     return Shape.of(config)
@@ -114,8 +114,10 @@ def plan_memory(recipe: Recipe, shape: Shape, device: torch.device | None = None
     tokens = micro_batch_tokens(recipe, shape)
     updating = {
         "gradients": trainable * GRADIENT_BYTES,
-        "activations": activation_bytes(recipe, shape, dtype, tokens),
-        "logits": logits_bytes(recipe, shape, dtype, device, tokens),
+        "activations": saved_bytes(recipe, shape, dtype, tokens),
+        "scratch": max(
+            logits_bytes(recipe, shape, dtype, device, tokens), backward_bytes(recipe, shape, dtype, tokens)
+        ),
     }
     sampling = {
         "cache": cache_bytes(recipe, shape, dtype),
@@ -131,13 +133,17 @@ def micro_batch_tokens(recipe: Recipe, shape: Shape) -> int:
     return min(max(recipe.train.tokens_per_micro_batch // row, 1), rows) * row
 
 
-def activation_bytes(recipe: Recipe, shape: Shape, dtype: torch.dtype, tokens: int) -> int:
-    """What the backward pass needs of the layers; with checkpointing each layer keeps its input and one is recomputed."""
-    layer = layer_bytes_per_token(recipe.model.lora, shape, dtype)
-    backward = 3 * shape.inner * dtype.itemsize  # gradients of gate, up and their product, alive together
+def saved_bytes(recipe: Recipe, shape: Shape, dtype: torch.dtype, tokens: int) -> int:
+    """What the layers keep for the backward pass: with checkpointing each its input, else all that it computed."""
     if recipe.train.gradient_checkpointing:
-        return tokens * (shape.layers * shape.hidden * dtype.itemsize + layer + backward)
-    return tokens * (shape.layers * layer + backward)
+        return tokens * shape.layers * shape.hidden * dtype.itemsize
+    return tokens * shape.layers * layer_bytes_per_token(recipe.model.lora, shape, dtype)
+
+
+def backward_bytes(recipe: Recipe, shape: Shape, dtype: torch.dtype, tokens: int) -> int:
+    """Gradients of gate, up and their product, alive together; with checkpointing a recomputed layer besides."""
+    layer = layer_bytes_per_token(recipe.model.lora, shape, dtype) if recipe.train.gradient_checkpointing else 0
+    return tokens * (layer + 3 * shape.inner * dtype.itemsize)
 
 
 def layer_bytes_per_token(lora: LoraConfig | None, shape: Shape, dtype: torch.dtype) -> int:
@@ -168,6 +174,16 @@ def cache_bytes(recipe: Recipe, shape: Shape, dtype: torch.dtype) -> int:
     row = min(recipe.prompt.max_prompt_length + rollout.max_completion_length, shape.context_length)
     rows = min(rollout.max_concurrent, recipe.train.prompts_per_step * rollout.num_generations)
     return per_token * (rows * row if rollout.cache_tokens is None else min(rollout.cache_tokens, rows * row))
+
+
+def available_bytes(model: ModelConfig) -> int:
+    """Memory that is free on the recipe's device now."""
+    device = resolve_device(model.device)
+    if device.type == "cuda":
+        return torch.cuda.mem_get_info(device)[0]
+    import psutil
+
+    return psutil.virtual_memory().available
 
 
 def show_bytes(number: float) -> str:
