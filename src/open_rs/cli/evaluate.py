@@ -288,7 +288,11 @@ def show_evaluations(evaluations: Sequence[Any], as_json: bool, directory: Path 
     for evaluation in evaluations:
         click.echo(f"\n{evaluation.model}")
         print_table(tables.details_table(evaluation))
-        for line in [*map(str, published.claims(evaluation)), *(f"note: {text}" for text in evaluation.warnings)]:
+        print_table(tables.signs_table(evaluation))
+        for line in [
+            *map(str, published.claims(evaluation)),
+            *(f"note: {text}" for text in tables.remarks(evaluation)),
+        ]:
             click.echo(line)
     if directory is not None:
         click.echo(f"\nresults  {directory}")

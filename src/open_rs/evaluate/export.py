@@ -34,6 +34,6 @@ def markdown_page(evaluation: Evaluation) -> str:
         asked = f"temperature {protocol['temperature']}, top_p {protocol['top_p']}, {protocol['max_tokens']:,} tokens"
         samples = ", ".join(f"{tables.heading(n)} {r.k}" for n, r in evaluation.benchmarks.items())
         parts.append(f"Protocol {protocol['name']}: {asked}; samples a problem: {samples}. Intervals are 95 %.\n")
-    notes = [*map(str, published.claims(evaluation)), *evaluation.warnings]
+    notes = [*map(str, published.claims(evaluation)), *tables.remarks(evaluation)]
     parts += ["".join(f"* {note}\n" for note in notes)] if notes else []
     return "\n".join(parts)

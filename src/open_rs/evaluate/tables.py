@@ -40,7 +40,6 @@ def details_table(evaluation: Evaluation) -> Table:
         column.justify = "right"
     for name, result in evaluation.benchmarks.items():
         summary, signs = result.summary(), result.diagnostics
-        tokens = signs["tokens"]
         table.add_row(
             heading(name),
             str(summary["n"]),
@@ -49,13 +48,50 @@ def details_table(evaluation: Evaluation) -> Table:
             interval(result.ci95),
             _maybe(summary["sampling_error"]),
             _maybe(summary["problem_error"]),
-            points(result.pass_at[result.k]),
-            points(result.majority_at[result.k]),
+            points(result.pass_at[result.k]) if result.k > 1 else "",
+            points(result.majority_at[result.k]) if result.k > 1 else "",
             points(signs["truncated"]),
             points(signs["no_answer"]),
-            "" if tokens is None else f"{tokens['mean']:,.0f}",
+            _tokens(signs["tokens"], "mean"),
         )
     return table
+
+
+def signs_table(evaluation: Evaluation) -> Table:
+    """One line a benchmark: what stood out in the completions, their length right and wrong, the grader's reasons."""
+    table = Table(
+        "benchmark", "looping", "other script", "answer only in reasoning", "tokens right", "wrong", "95th percentile",
+        "reasons", box=None, header_style="bold",
+    )  # fmt: skip
+    for column in table.columns[1:-1]:
+        column.justify = "right"
+    for name, result in evaluation.benchmarks.items():
+        signs = result.diagnostics
+        table.add_row(
+            heading(name),
+            *(points(signs[key]) for key in ("looping", "foreign", "answer_only_in_reasoning")),
+            _tokens(signs["tokens_right"], "mean"),
+            _tokens(signs["tokens_wrong"], "mean"),
+            _tokens(signs["tokens"], "p95"),
+            ", ".join(f"{reason} {count:,}" for reason, count in list(signs["reasons"].items())[:4]),
+        )
+    return table
+
+
+def remarks(evaluation: Evaluation) -> list[str]:
+    """What was left out or corrected, and what weakens the numbers, in sentences."""
+    found = []
+    for name, result in evaluation.benchmarks.items():
+        if result.left_out:
+            first = next(iter(result.left_out.values()))
+            apart = result.avg_with_unsolvable
+            kept = "" if apart is None else f"; {points(apart)} with those that were asked"
+            found.append(f"{heading(name)}: {len(result.left_out)} problems left out ({first}){kept}")
+        if result.corrected_golds:
+            old, new = next(iter(result.corrected_golds.values()))
+            number = len(result.corrected_golds)
+            found.append(f"{heading(name)}: {number} golds corrected (`{old}` to `{new}`, ...); --raw-gold keeps them")
+    return [*found, *evaluation.warnings]
 
 
 def comparison_table(found: Comparisons) -> Table:
@@ -190,6 +226,10 @@ def _latex_cell(cell: Cell | None) -> str:
 
 def _escape(text: str) -> str:
     return "".join(f"\\{letter}" if letter in "_%&#$" else letter for letter in text)
+
+
+def _tokens(counts: Mapping[str, float] | None, key: str) -> str:
+    return "" if counts is None else f"{counts[key]:,.0f}"
 
 
 def _maybe(share: float | None) -> str:

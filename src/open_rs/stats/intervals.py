@@ -12,7 +12,7 @@ from numpy.typing import ArrayLike, NDArray
 from scipy import stats as distributions
 
 CONFIDENCE = 0.95
-INVENTED_PROBLEMS = 8.0  # at intraclass correlation 1; what a draw of easy problems hides of the variance
+INVENTED_PROBLEMS = 10.0  # at intraclass correlation 1; what a draw of easy problems hides of the variance
 LEAST_CORRELATION = 0.05  # below it, the degrees of freedom no longer grow
 
 
@@ -47,7 +47,7 @@ def over_problems(scores: ArrayLike, samples: ArrayLike, confidence: float = CON
     `scores` [n] in [0, 1], `samples` [n] the samples behind each. With one sample a problem this is Wilson's interval.
     Otherwise it has Wilson's form, with the effective number of trials in place of n * k and Student's quantile. Both
     follow the intraclass correlation: where problems differ much, a lucky draw of them hides variance, so the variance
-    takes in up to eight invented problems; where they differ little, the binomial tells it well. Never of zero width.
+    takes in up to ten invented problems; where they differ little, the binomial tells it well. Never of zero width.
     """
     score, sample = _columns(scores, samples)
     mean, n = float(score.mean()), len(score)
