@@ -18,9 +18,15 @@ from open_rs.types import UserError
 @click.argument("overrides", nargs=-1, metavar="[section.key=value ...]")
 @click.option("--out", type=click.Path(path_type=Path), help="Run directory; default: the next free runs/RECIPE.")
 @click.option("--resume", "resumed", type=click.Path(path_type=Path), help="Go on with the run in this directory.")
+@click.option("--push", metavar="REPO_ID", help="Upload the trained model when the run has ended, private.")
 @click.option("--json", "as_json", is_flag=True, help="Print the summary as JSON.")
 def command(
-    recipe: str | None, overrides: tuple[str, ...], out: Path | None, resumed: Path | None, as_json: bool
+    recipe: str | None,
+    overrides: tuple[str, ...],
+    out: Path | None,
+    resumed: Path | None,
+    push: str | None,
+    as_json: bool,
 ) -> None:
     """Train a model: RECIPE is a shipped name (see `open-rs recipes`) or a YAML file.
 
@@ -28,6 +34,8 @@ def command(
     A run that was cut off goes on with --resume from its newest checkpoint.
     """
     from open_rs.cli.show import finish_run
+    from open_rs.cli.translate import show_translation
+    from open_rs.config.load import load
     from open_rs.report.live import Live
     from open_rs.run_dir import next_free
 
@@ -35,7 +43,9 @@ def command(
         raise UserError("train: give a recipe, or --resume DIR to go on with a run; see `open-rs recipes`")
     if resumed is not None and overrides:
         raise UserError(f"--resume {resumed}: a run goes on with its own recipe; leave out {overrides[0]}")
-    from open_rs.config.load import load_recipe
+    loaded = None if recipe is None else load(recipe, overrides)
+    if loaded is not None and loaded.translation is not None:
+        show_translation(loaded.translation)
     from open_rs.train.run import resume, train
 
     with Live() as live:
@@ -43,10 +53,18 @@ def command(
             directory = resumed
             summary = resume(directory, live)
         else:
-            assert recipe is not None
-            loaded = load_recipe(recipe, overrides)
-            directory = out or next_free(Path("runs") / loaded.name)
-            summary = train(loaded, directory, live)
+            assert loaded is not None
+            directory = out or next_free(Path("runs") / loaded.recipe.name)
+            summary = train(loaded.recipe, directory, live)
     finish_run(directory, summary)
+    if push is not None:
+        _release(directory, push)
     if as_json:
         click.echo(json.dumps(summary, indent=2))
+
+
+def _release(directory: Path, repo_id: str) -> None:
+    from open_rs.cli.release import prepare_run
+    from open_rs.report.hub import push
+
+    click.echo(f"pushed   {push(prepare_run(directory, repo_id), repo_id, 'model', private=True)}", err=True)
