@@ -103,10 +103,8 @@ def table(result: dict[str, Any]) -> str:
     total = sum(result["floor_bytes"].values())
     rows = []
     for name, side in result["sides"].items():
-        size = side["peak_bytes"]
-        rows.append(
-            f"{name:24} {size / 2**20:8.0f} MiB  {size / total:5.2f} x floor  {side['seconds']:6.1f} s ({side['cpu_seconds']:.1f} of CPU)"
-        )
+        size, times = side["peak_bytes"], f"{side['seconds']:6.1f} s ({side['cpu_seconds']:.1f} s of processors)"
+        rows.append(f"{name:24} {size / 2**20:8.0f} MiB  {size / total:5.2f} x floor  {times}")
     parts = ", ".join(f"{name} {value / 2**20:.0f}" for name, value in result["floor_bytes"].items())
     between = f"distance between the results: {result['distance_between_results']:.1e} of the distance moved"
     return "\n".join([*rows, f"{'floor':24} {total / 2**20:8.0f} MiB  ({parts})", between])

@@ -47,9 +47,8 @@ def main() -> None:
         arguments.json.write_text(json.dumps(rows, indent=2) + "\n")
     for row in rows:
         speeds = "  ".join(f"{side} {speed:7.0f} tokens/s" for side, speed in row["tokens_per_second"].items())
-        print(
-            f"{row['dtype']:9} {row['groups']:20} {speeds}  {row['ratio']:5.2f} x ({row['cpu_ratio']:.2f} x by processor time)"
-        )
+        ratios = f"{row['ratio']:5.2f} x ({row['cpu_ratio']:.2f} x by processor time)"
+        print(f"{row['dtype']:9} {row['groups']:20} {speeds}  {ratios}")
     figure = min(row["ratio"] for row in rows if row["groups"] == next(iter(SILENT)))
     print(f"figure: {figure:.2f} x TRL's sampled tokens per second of update, the lesser of fp32 and bf16")
 
@@ -57,7 +56,7 @@ def main() -> None:
 def compare(directory: str, dtype: str, name: str, silent: int, rounds: int) -> dict[str, Any]:
     """Alternate the sides; the best of each side's times counts."""
     lengths = log_normal_lengths(GROUPS, GENERATIONS, LIMIT)
-    job = Job(directory, lengths, PROMPT, silent_groups=silent, dtype=dtype, tokens_per_micro_batch=2048, updates=2)
+    job = Job(directory, lengths, PROMPT, silent_groups=silent, dtype=dtype, tokens_per_micro_batch=2048)
     sides = {"ours": job, "trl": replace(job, rows_per_micro_batch=8)}
     runs: dict[str, list[dict[str, Any]]] = {side: [] for side in sides}
     for _ in range(rounds):

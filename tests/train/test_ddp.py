@@ -38,7 +38,7 @@ def ranks(tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, Any]]:
         for rank in range(2)
     ]
     for process in processes:
-        _, errors = process.communicate(timeout=240)
+        _, errors = process.communicate(timeout=280)
         assert process.returncode == 0, errors
     return [torch.load(out / f"rank-{rank}.pt") for rank in range(2)]
 

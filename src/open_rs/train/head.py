@@ -17,8 +17,8 @@ from torch import Tensor, nn
 from open_rs.types import UserError
 
 TILE_BYTES = 128 * 2**20  # of logits at a time; `logprob_chunk_tokens` may ask for less
-CACHE_BYTES = {"cpu": 2**20}  # of logits that go through the element-wise passes at a time
-DEVICE_CACHE_BYTES = 64 * 2**20  # the same where passes are bound by launches rather than by the cache
+CPU_BLOCK_BYTES = 2**20  # of logits that go through the element-wise passes at a time: what a core's cache holds
+DEVICE_BLOCK_BYTES = 64 * 2**20  # the same where launches cost more than memory
 
 # Of the log-probabilities [m] of the trained tokens in a slice of M: the loss's derivative by each of them [m].
 LossGradient = Callable[[Tensor, slice], Tensor]
@@ -109,7 +109,8 @@ class OutputHead:
 
         The scratch is allocated once: many short-lived blocks of a megabyte would leave the heap in pieces.
         """
-        most = max(1, CACHE_BYTES.get(tile.device.type, DEVICE_CACHE_BYTES) // (4 * tile.shape[1]))
+        block_bytes = CPU_BLOCK_BYTES if tile.device.type == "cpu" else DEVICE_BLOCK_BYTES
+        most = max(1, block_bytes // (4 * tile.shape[1]))
         scratch = torch.empty(2, min(most, len(tile)), tile.shape[1], device=tile.device)
         for start in range(0, len(tile), most):
             rows = slice(start, min(start + most, len(tile)))

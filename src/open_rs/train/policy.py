@@ -7,12 +7,9 @@ stores its parameters; nothing else here knows how many processes there are.
 
 from __future__ import annotations
 
-import copy
 import math
 import time
-import warnings
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
@@ -28,10 +25,17 @@ from torch import Tensor
 from open_rs.config.schema import AlgorithmConfig, ModelConfig, OptimizerConfig, TrainConfig
 from open_rs.models import CausalLM, load_model
 from open_rs.train.batch import Batch
-from open_rs.train.grpo import Objective, TokenTerms, token_losses
+from open_rs.train.grpo import TokenTerms, token_losses
 from open_rs.train.head import OutputHead, find_head
 from open_rs.train.microbatch import MicroBatch, cut, plan
-from open_rs.train.optimizer import MasterAdamW
+from open_rs.train.preparation import (
+    build_objective,
+    build_optimizer,
+    build_reference,
+    check_division,
+    check_temperature,
+    prepare_module,
+)
 from open_rs.train.tally import Tally, summarize
 from open_rs.types import UserError
 
@@ -60,16 +64,16 @@ class Policy:
         self.model = model
         patience = InitProcessGroupKwargs(timeout=timedelta(hours=12))  # others wait while one process evaluates
         self.accelerator = Accelerator(cpu=model.device.type == "cpu", kwargs_handlers=[patience])
-        _check_temperature(temperature)
-        _check_division(train.prompts_per_step, self.accelerator.num_processes)
+        check_temperature(temperature)
+        check_division(train.prompts_per_step, self.accelerator.num_processes)
         self.head = find_head(model.base, temperature, train.logprob_chunk_tokens)
         self.objective = build_objective(algorithm)
         self.num_iterations, self.num_minibatches = algorithm.num_iterations, algorithm.num_minibatches
         self.packing, self.tokens_per_micro_batch = train.packing, train.tokens_per_micro_batch
         self.max_grad_norm = optimizer.max_grad_norm
         self.record_event = record_event
-        self.reference = _build_reference(model, self.head) if algorithm.beta > 0 else None
-        _prepare_module(model, train.gradient_checkpointing)
+        self.reference = build_reference(model, self.head) if algorithm.beta > 0 else None
+        prepare_module(model, train.gradient_checkpointing)
         self._share_weights()
         self.optimizer = build_optimizer(self.trainable(), optimizer)
 
@@ -334,76 +338,6 @@ def _read_state(place: Path) -> dict[str, Tensor]:
         return load_file(place)
     except SafetensorError as error:
         raise UserError(f"{place}: damaged ({error}); resume from an older checkpoint") from error
-
-
-def build_objective(algorithm: AlgorithmConfig) -> Objective:
-    """The recipe's objective as plain values."""
-    return Objective(
-        name=algorithm.objective,
-        level=algorithm.importance_sampling_level,
-        epsilon_low=algorithm.epsilon,
-        epsilon_high=algorithm.epsilon if algorithm.epsilon_high is None else algorithm.epsilon_high,
-        delta=algorithm.delta,
-        beta=algorithm.beta,
-        unbiased_kl=algorithm.use_bias_correction_kl,
-        sampler_cap=algorithm.sampler_correction_cap,
-    )
-
-
-def build_optimizer(trainable: Iterator[tuple[str, torch.nn.Parameter]], config: OptimizerConfig) -> MasterAdamW:
-    """AdamW over fp32 masters; matrices decay, biases and norms don't."""
-    parameters = [parameter for _, parameter in trainable]
-    groups = [
-        {"params": [p for p in parameters if p.dim() >= 2], "weight_decay": config.weight_decay},
-        {"params": [p for p in parameters if p.dim() < 2], "weight_decay": 0.0},
-    ]
-    return MasterAdamW(
-        [group for group in groups if group["params"]],
-        lr=config.learning_rate,
-        betas=(config.adam_beta1, config.adam_beta2),
-        eps=config.adam_epsilon,
-        eight_bit=config.name == "adamw_8bit",
-    )
-
-
-Reference = tuple[CausalLM, OutputHead, Callable[[], AbstractContextManager[Any]]]
-
-
-def _build_reference(model: CausalLM, head: OutputHead) -> Reference:
-    """The model as it is now: under a switched-off adapter if it has one, else a frozen copy."""
-    if model.has_adapter:
-        return model, head, model.module.disable_adapter
-    frozen = replace(model, module=copy.deepcopy(model.module).requires_grad_(False).eval())
-    return frozen, find_head(frozen.base, head.temperature, head.chunk_tokens), nullcontext
-
-
-def _prepare_module(model: CausalLM, gradient_checkpointing: bool) -> None:
-    if gradient_checkpointing:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", FutureWarning)  # its new name came after transformers 5.17
-            model.base.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
-    for parameter in model.module.parameters():
-        if parameter.requires_grad and parameter.dtype != torch.float32:
-            parameter.grad_dtype = torch.float32  # micro-batches add up in fp32 whatever the weights are stored in
-
-
-def _check_temperature(temperature: float) -> None:
-    if temperature <= 0:
-        raise UserError(
-            "rollout.temperature: at 0 all samples of a problem are the same, so nothing can be learned; use 0.6 to 1.0"
-        )
-
-
-def _check_division(prompts_per_step: int, num_processes: int) -> None:
-    if prompts_per_step % num_processes == 0:
-        return
-    lower = prompts_per_step // num_processes * num_processes
-    fitting = [str(n) for n in (lower, lower + num_processes) if n]
-    divisors = [str(n) for n in range(1, num_processes + 2) if prompts_per_step % n == 0]
-    raise UserError(
-        f"train.prompts_per_step: {prompts_per_step} prompts do not divide over {num_processes} processes; use "
-        f"{' or '.join(fitting)}, or start {' or '.join(divisors[-2:])} processes"
-    )
 
 
 def _is_out_of_memory(error: RuntimeError) -> bool:
