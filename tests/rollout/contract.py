@@ -1,4 +1,4 @@
-"""What every rollout engine must do: a test class inherits `EngineContract` and overrides `engine`.
+"""What every rollout engine must do: a test class inherits `EngineContract` (or `EngineManners`).
 
 `from rollout.contract import EngineContract, tiny_model` (the folder `tests` is on the path).
 """
@@ -131,13 +131,8 @@ def assert_logprobs(model: CausalLM, rollouts: Iterable[Rollout], temperature: f
         torch.testing.assert_close(torch.tensor(rollout.logprobs), expected, atol=tolerance, rtol=0)
 
 
-class EngineContract:
-    """Override `engine`; `model` and the numbers where the engine's own model, dtype or limits differ."""
-
-    hottest = 3.0  # the highest temperature that the tests ask for
-    logprob_tolerance = 1e-4  # nats
-    near_tie = NEAR_TIE  # nats
-    chi_square_samples = 10_000
+class EngineManners:
+    """What holds for every engine, also for one that reads from a script. Override `engine`."""
 
     @pytest.fixture(scope="class")
     @classmethod
@@ -157,6 +152,48 @@ class EngineContract:
 
     def test_no_request_gives_no_rollout(self, engine: Engine) -> None:
         assert list(engine.generate([], Sampling(max_tokens=4))) == []
+
+    def test_the_same_request_gives_the_same_samples_again(self, engine: Engine) -> None:
+        request, sampling = [Request(prompt_of(5), (0, 1))], Sampling(max_tokens=16, seed=3)
+        assert sample_all(engine, request, sampling) == sample_all(engine, request, sampling)
+
+    @pytest.mark.parametrize("max_tokens", [1, 2, 13])
+    def test_length_limit_is_exact(self, engine: Engine, max_tokens: int) -> None:
+        rollouts = list(engine.generate([Request(prompt_of(5), tuple(range(16)))], Sampling(max_tokens=max_tokens)))
+        assert any(rollout.finish == "length" for rollout in rollouts)
+        for rollout in rollouts:
+            assert (
+                len(rollout.tokens) == max_tokens if rollout.finish == "length" else len(rollout.tokens) <= max_tokens
+            )
+            assert rollout.logprobs is not None and len(rollout.logprobs) == len(rollout.tokens)
+
+    def test_closing_the_iterator_early_leaves_the_engine_usable(self, engine: Engine) -> None:
+        request, sampling = [Request(prompt_of(5), tuple(range(6)))], Sampling(max_tokens=20)
+        expected = sample_all(engine, request, sampling)
+        iterator = engine.generate(request, sampling)
+        next(iter(iterator))
+        iterator.close()  # pyright: ignore[reportAttributeAccessIssue]
+        assert sample_all(engine, request, sampling) == expected
+
+    def test_rollouts_carry_the_version_of_the_weights(self, engine: Engine, model: CausalLM) -> None:
+        engine.load(model, 17)
+        [rollout] = engine.generate([Request(prompt_of(5), (0,))], Sampling(max_tokens=2))
+        assert rollout.policy_version == 17
+
+    def test_awake_can_be_nested_around_several_calls(self, engine: Engine) -> None:
+        request = [Request(prompt_of(5), (0,))]
+        with engine.awake():
+            first = sample_all(engine, request, Sampling(max_tokens=4))
+            assert sample_all(engine, request, Sampling(max_tokens=4)) == first
+
+
+class EngineContract(EngineManners):
+    """What holds for every engine that samples a model. Override `engine`, and `model` and the numbers if need be."""
+
+    hottest = 3.0  # the highest temperature that the tests ask for
+    logprob_tolerance = 1e-4  # nats
+    near_tie = NEAR_TIE  # nats
+    chi_square_samples = 10_000
 
     def test_greedy_output_is_the_models_own_up_to_a_near_tie(self, engine: Engine, model: CausalLM) -> None:
         requests = [Request(prompt_of(length), (0,)) for length in (1, 2, 7, 8, 9, 30)]
@@ -183,10 +220,6 @@ class EngineContract:
         drawn = [tuple(r.tokens for r in sample_all(engine, request, setting).values()) for setting in settings]
         assert len(set(drawn)) == 3
 
-    def test_the_same_request_gives_the_same_samples_again(self, engine: Engine) -> None:
-        request, sampling = [Request(prompt_of(5), (0, 1))], Sampling(max_tokens=16, seed=3)
-        assert sample_all(engine, request, sampling) == sample_all(engine, request, sampling)
-
     def test_every_stop_id_stops_and_stays_out_of_the_text(self, engine: Engine, model: CausalLM) -> None:
         sampling = Sampling(max_tokens=100, temperature=self.hottest)
         rollouts = list(engine.generate([Request(prompt_of(5), tuple(range(48)))], sampling))
@@ -197,16 +230,6 @@ class EngineContract:
             assert not set(body) & set(STOP_IDS)
             assert rollout.text == model.tokenizer.decode(body)
 
-    @pytest.mark.parametrize("max_tokens", [1, 2, 13])
-    def test_length_limit_is_exact(self, engine: Engine, max_tokens: int) -> None:
-        rollouts = list(engine.generate([Request(prompt_of(5), tuple(range(16)))], Sampling(max_tokens=max_tokens)))
-        assert any(rollout.finish == "length" for rollout in rollouts)
-        for rollout in rollouts:
-            assert (
-                len(rollout.tokens) == max_tokens if rollout.finish == "length" else len(rollout.tokens) <= max_tokens
-            )
-            assert rollout.logprobs is not None and len(rollout.logprobs) == len(rollout.tokens)
-
     def test_a_prompt_just_under_the_limit_gets_the_room_that_is_left(self, engine: Engine) -> None:
         rollouts = list(engine.generate([Request(prompt_of(CONTEXT - 2), (0, 1, 2))], Sampling(max_tokens=50)))
         assert max(len(rollout.tokens) for rollout in rollouts) == 2
@@ -215,25 +238,6 @@ class EngineContract:
     def test_a_prompt_that_leaves_no_room_is_refused_by_name(self, engine: Engine, length: int) -> None:
         with pytest.raises(UserError, match="culprit"):
             list(engine.generate([Request(prompt_of(length, "culprit"), (0,))], Sampling(max_tokens=5)))
-
-    def test_closing_the_iterator_early_leaves_the_engine_usable(self, engine: Engine) -> None:
-        request, sampling = [Request(prompt_of(5), tuple(range(6)))], Sampling(max_tokens=20)
-        expected = sample_all(engine, request, sampling)
-        iterator = engine.generate(request, sampling)
-        next(iter(iterator))
-        iterator.close()  # pyright: ignore[reportAttributeAccessIssue]
-        assert sample_all(engine, request, sampling) == expected
-
-    def test_rollouts_carry_the_version_of_the_weights(self, engine: Engine, model: CausalLM) -> None:
-        engine.load(model, 17)
-        [rollout] = engine.generate([Request(prompt_of(5), (0,))], Sampling(max_tokens=2))
-        assert rollout.policy_version == 17
-
-    def test_awake_can_be_nested_around_several_calls(self, engine: Engine) -> None:
-        request = [Request(prompt_of(5), (0,))]
-        with engine.awake():
-            first = sample_all(engine, request, Sampling(max_tokens=4))
-            assert sample_all(engine, request, Sampling(max_tokens=4)) == first
 
     @pytest.mark.parametrize(
         "limits",

@@ -5,11 +5,24 @@ from __future__ import annotations
 import pytest
 
 from open_rs.config.schema import RolloutConfig
-from open_rs.rollout import Request, Sampling, build_engine
+from open_rs.prompts import Prompt
+from open_rs.rollout import Engine, Request, Sampling, build_engine
 from open_rs.rollout.local import LocalEngine
 from open_rs.rollout.scripted import ScriptedEngine
 from open_rs.types import UserError
-from rollout.contract import prompt_of, tiny_tokenizer
+from rollout.contract import EngineManners, prompt_of, tiny_tokenizer
+
+
+def words(prompt: Prompt, number: int) -> str:
+    """Up to twenty words that differ from sample to sample."""
+    return " ".join(f"w{4 + (7 * number + 3 * place) % 190}" for place in range(1 + 7 * number % 20))
+
+
+class TestScriptedManners(EngineManners):
+    @pytest.fixture(scope="class")
+    @classmethod
+    def engine(cls) -> Engine:
+        return ScriptedEngine(words, tiny_tokenizer())
 
 
 def test_samples_walk_through_the_script_and_start_over() -> None:

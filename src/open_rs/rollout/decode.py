@@ -33,16 +33,17 @@ class Projection:
     def __init__(self, layers: Sequence[Any], pack: bool):
         bases = [_base_of(layer) for layer in layers]
         weights = [base.weight.detach() for base in bases]
-        biases = [base.bias for base in bases]
+        biases = [None if base.bias is None else base.bias.detach() for base in bases]
         self.packed = pack
-        self.bias = None if biases[0] is None else _joined([bias.detach() for bias in biases])
         self.weights = [_pack(_joined(weights))] if pack else weights
+        self.biases = [_joined(biases)] if pack else biases
         self.adapters = [_adapter_of(layer) for layer in layers] if any(map(_is_adapted, layers)) else None
+        self.fuses = pack and self.adapters is None
 
     def __call__(self, x: torch.Tensor, activation: str = "none") -> torch.Tensor:
         """`x` [n, in] to [n, out]; `activation` is "none" or "swish"."""
-        if self.packed and self.adapters is None:
-            return torch.ops.mkldnn._linear_pointwise(x, self.weights[0], self.bias, activation, [], "")
+        if self.fuses:
+            return self._packed_product(x, activation)
         y = self._product(x)
         if self.adapters is not None:
             y = (y + torch.cat([_low_rank(x, adapter) for adapter in self.adapters], -1)).to(x.dtype)
@@ -50,18 +51,19 @@ class Projection:
 
     def combined(self, x: torch.Tensor, other: torch.Tensor, operation: str) -> torch.Tensor:
         """`project(x) + other` or `project(x) * other`, by `operation` "add" or "mul"."""
-        if self.packed and self.adapters is None:
-            return torch.ops.mkldnn._linear_pointwise.binary(x, other, self.weights[0], self.bias, operation)
+        if self.fuses:
+            return torch.ops.mkldnn._linear_pointwise.binary(x, other, self.weights[0], self.biases[0], operation)
         y = self(x)
         return y + other if operation == "add" else y * other
 
     def _product(self, x: torch.Tensor) -> torch.Tensor:
         if self.packed:
-            return torch.ops.mkldnn._linear_pointwise(x, self.weights[0], self.bias, "none", [], "")
-        if len(self.weights) == 1:
-            return F.linear(x, self.weights[0], self.bias)
-        y = torch.cat([F.linear(x, weight) for weight in self.weights], -1)
-        return y if self.bias is None else y + self.bias
+            return self._packed_product(x, "none")
+        parts = [F.linear(x, weight, bias) for weight, bias in zip(self.weights, self.biases, strict=True)]
+        return parts[0] if len(parts) == 1 else torch.cat(parts, -1)
+
+    def _packed_product(self, x: torch.Tensor, activation: str) -> torch.Tensor:
+        return torch.ops.mkldnn._linear_pointwise(x, self.weights[0], self.biases[0], activation, [], "")
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,8 +96,9 @@ def _adapter_of(layer: Any) -> _Adapter:
     return _Adapter(layer.lora_A[name].weight.detach(), layer.lora_B[name].weight.detach(), layer.scaling[name])
 
 
-def _joined(tensors: Sequence[torch.Tensor]) -> torch.Tensor:
-    return tensors[0] if len(tensors) == 1 else torch.cat(list(tensors))
+def _joined(tensors: Sequence[Any]) -> Any:
+    """Rows of several layers in one tensor; None where the layers have no bias."""
+    return tensors[0] if len(tensors) == 1 or tensors[0] is None else torch.cat(list(tensors))
 
 
 def _pack(weight: torch.Tensor) -> torch.Tensor:
