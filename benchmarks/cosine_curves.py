@@ -6,7 +6,13 @@ from open_rs.rewards.terms import cosine
 from open_rs.types import Group, Problem, Rollout, Verdict
 
 CHARACTERS_PER_TOKEN = 3  # only to lay the two scales side by side
-RELEASE = {"length_unit": "characters", "clamp": False, "max_length": 1000, "min_value_wrong": 0.0, "max_value_wrong": -0.5}
+RELEASE = {
+    "length_unit": "characters",
+    "clamp": False,
+    "max_length": 1000,
+    "min_value_wrong": 0.0,
+    "max_value_wrong": -0.5,
+}
 TOKENS = (0, 83, 167, 250, 333, 500, 667, 896, 1792, 2688, 3584, 4096)
 
 
@@ -17,7 +23,11 @@ def main() -> None:
     for tokens in TOKENS:
         group = _group(tokens)
         rewards = [*cosine(group, **RELEASE), *cosine(group)]
-        print(f"| {tokens} | {tokens * CHARACTERS_PER_TOKEN} | " + " | ".join(f"{reward:.2f}" for reward in rewards) + " |")
+        print(
+            f"| {tokens} | {tokens * CHARACTERS_PER_TOKEN} | "
+            + " | ".join(f"{reward:.2f}" for reward in rewards)
+            + " |"
+        )
 
 
 def _group(tokens: int) -> Group:

@@ -11,13 +11,14 @@ import sys
 import time
 from collections.abc import Callable
 from multiprocessing.connection import Connection, wait
+from pathlib import Path
 from typing import Any
 
 Grade = Callable[[str, str], "bool | None"]
 
 
 def _math_verify() -> Grade:
-    """Math-Verify as its documentation uses it: parse both, verify, default time-outs; a gold without delimiters is wrapped."""
+    """Math-Verify as its documentation uses it, default time-outs and all; a gold without delimiters is wrapped."""
     from math_verify import parse, verify
 
     def grade(gold: str, completion: str) -> bool | None:
@@ -28,7 +29,7 @@ def _math_verify() -> Grade:
 
 def _trl() -> Grade:
     """TRL's accuracy reward on one chat completion; None is its "gold can't be parsed"."""
-    from trl.rewards import accuracy_reward
+    from trl.rewards import accuracy_reward  # pyright: ignore[reportMissingImports]
 
     def grade(gold: str, completion: str) -> bool | None:
         solution = gold if "$" in gold or "boxed" in gold else f"${gold}$"
@@ -79,10 +80,9 @@ class _Worker:
 def main() -> None:
     """Keep every worker busy until the rows are done."""
     source, out, name, num_workers, deadline = sys.argv[1:]
-    with open(source) as lines:
-        rows = [json.loads(line) for line in lines]
+    rows = [json.loads(line) for line in Path(source).read_text().splitlines()]
     workers = [_Worker(name) for _ in range(int(num_workers))]
-    with open(out, "w") as sink:
+    with Path(out).open("w") as sink:
         while rows or any(worker.row for worker in workers):
             for worker in workers:
                 if worker.row is None and rows:

@@ -1,5 +1,4 @@
-r"""Owns the comparison of two normalised answers: structure first, exact leaves next, and a question to symbolic
-mathematics last.
+r"""Owns the comparison of two normalised answers: structure, then exact leaves, then symbolic mathematics.
 
 The same walk runs twice: in the calling process with exact leaves only, where `Undecided` means "ask a worker", and
 in a worker with symbolic leaves.

@@ -1,6 +1,4 @@
-r"""Owns what is refused before any symbolic work, because no final answer needs it and a symbolic engine drowns in
-it.
-"""
+r"""Owns what is refused before symbolic work: no final answer needs it, and a symbolic engine drowns in it."""
 
 from __future__ import annotations
 

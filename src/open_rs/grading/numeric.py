@@ -15,6 +15,7 @@ from functools import lru_cache
 from typing import Any
 
 from open_rs.grading.expression import Token, TooLargeError, UnreadableError, evaluate, tokenise
+from open_rs.grading.values import precise
 from open_rs.grading.variables import spell_variables
 
 MAX_TOKENS = 500
@@ -22,7 +23,6 @@ _MAX_EXPONENT = 1e5  # of e, in any power: nothing overflows and nothing is slow
 _MAX_ARGUMENT = 1e6  # of a trigonometric function
 _NUM_FLOAT_POINTS = 2
 _CLEARLY = 1e-6  # relative difference that no rounding of floats explains
-_DIGITS = 40
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,9 +126,9 @@ class Formula:
 
     def at(self, point: Mapping[str, Any]) -> Any | None:
         """The value in 40 digits, an `mpc`, or None where there is none."""
-        precise = _precise()
+        library = _precise()
         with _LOCK:
-            return _value(self.tokens, Numbers(precise, point))
+            return _value(self.tokens, Numbers(library, point))
 
 
 def read_formula(text: str) -> Formula | None:
@@ -168,11 +168,7 @@ def _value(tokens: tuple[Token, ...], numbers: Numbers) -> Any | None:
 
 @lru_cache(maxsize=1)
 def _precise() -> Library:
-    """Forty digits. mpmath is imported when the first pair of formulas survives the floats."""
-    from mpmath import MPContext
-
-    context = MPContext()
-    context.dps = _DIGITS
+    context = precise()
     names = ["sin", "cos", "tan", "cot", "sec", "csc", "sinh", "cosh", "tanh", "exp"]
     functions = {f"\\{name}": getattr(context, name) for name in names}
     functions |= {"\\arcsin": context.asin, "\\arccos": context.acos, "\\arctan": context.atan}

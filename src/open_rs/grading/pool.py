@@ -1,6 +1,4 @@
-"""Owns the worker processes: one thread each hands out questions, counts the deadline from dispatch, kills and starts
-anew.
-"""
+"""Owns the worker processes: a thread each hands out questions, holds the deadline, kills and starts anew."""
 
 from __future__ import annotations
 

@@ -12,20 +12,18 @@ from functools import lru_cache
 from typing import Any
 
 from math_verify import LatexExtractionConfig, parse, verify
-from mpmath import mpc
 from sympy import Basic, Eq, Expr, Float, I, MatrixBase, Symbol, nan, oo, real_root, zoo
 
 from open_rs.grading.compare import Undecided, equal, exact_leaf
 from open_rs.grading.expression import TooLargeError
-from open_rs.grading.values import same_solutions, same_values
+from open_rs.grading.values import precise, same_solutions, same_values
 from open_rs.grading.variables import spell_variables
 
 logging.getLogger("math_verify").setLevel(logging.ERROR)
 
 _CONFIG = (LatexExtractionConfig(boxed_match_priority=0),)
-
-
 _DIGITS = 30
+_BITS = 100  # as many
 
 
 class GoldError(Exception):
@@ -64,8 +62,7 @@ class _Parsed:
 
 
 def _as_mpmath(number: Any) -> Any:
-    real, imaginary = number.as_real_imag()
-    return mpc(real._to_mpmath(100), imaginary._to_mpmath(100))
+    return precise().mpc(*(part._to_mpmath(_BITS) for part in number.as_real_imag()))
 
 
 def _as_sympy(value: Any) -> Any:

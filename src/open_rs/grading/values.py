@@ -7,9 +7,11 @@ from __future__ import annotations
 
 import random
 from collections.abc import Iterable, Mapping
+from functools import lru_cache
 from typing import Any, Protocol
 
-_CLOSE = 1e-15  # relative; different closed forms of one number agree far beyond this in 30 digits or more
+DIGITS = 40
+_CLOSE = 1e-18  # relative; different closed forms of one number agree far beyond this in 30 digits or more
 _ZERO = 1e-12  # of an equation's difference, relative to its value elsewhere
 _NUM_POINTS = 4  # all positive, and as many of mixed sign
 _MIN_POINTS = 2
@@ -24,6 +26,16 @@ class Valued(Protocol):
     def symbols(self) -> frozenset[str]: ...
 
     def at(self, point: Mapping[str, Any]) -> Any | None: ...
+
+
+@lru_cache(maxsize=1)
+def precise() -> Any:
+    """The mpmath context of every value here. It is imported when the first pair of formulas survives the floats."""
+    from mpmath import MPContext
+
+    context = MPContext()
+    context.dps = DIGITS
+    return context
 
 
 def same_values(gold: Valued, answer: Valued, relative_tolerance: float | None) -> bool | None:
@@ -112,13 +124,11 @@ def _vanishes_everywhere(side: Valued, symbols: list[str]) -> bool:
 
 def _points(symbols: list[str]) -> list[tuple[Point, bool]]:
     """(values of the symbols, whether all are positive): the same for every call, so that verdicts repeat."""
-    from mpmath import mpc  # half a megabyte that most comparisons never need
-
-    noise = random.Random(20250316)
+    noise, number = random.Random(20250316), precise().mpc
     points = []
     for index in range(2 * _NUM_POINTS):
         positive = index < _NUM_POINTS
-        values = (mpc(noise.randint(300, 9000)) / 1024 * (1 if positive else noise.choice((1, -1))) for _ in symbols)
+        values = (number(noise.randint(300, 9000)) / 1024 * (1 if positive else noise.choice((1, -1))) for _ in symbols)
         points.append((dict(zip(symbols, values, strict=True)), positive))
     return points
 

@@ -1,6 +1,7 @@
 r"""Owns the spelling of a formula for its readers: variables become `v_{name}`, decimals fractions.
 
-Math-Verify lowers the case of symbols (`M/m` is 1 to it), fails on `\lambda_{\text{red}}` and reads `\sin 2t` as sin(2).
+Math-Verify lowers the case of symbols (`M/m` is 1 to it), fails on `\lambda_{\text{red}}` and
+reads `\sin 2t` as sin(2).
 """
 
 from __future__ import annotations

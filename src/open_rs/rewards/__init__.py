@@ -1,6 +1,4 @@
-"""Rewards: what a completion earns, term by term. Read `terms.py` for what each means and `score.py` for how they add
-up.
-"""
+"""Rewards: what a completion earns, term by term (`terms.py`), and how the terms add up (`score.py`)."""
 
 from open_rs.rewards.score import Term, build_terms, score
 from open_rs.rewards.trl import as_trl, from_trl

@@ -1,6 +1,4 @@
-"""Owns which share of a text is written in one language: by script, and by function words among languages of one
-script.
-"""
+"""Owns which share of a text is in a language: by script, and by function words within a script."""
 
 from __future__ import annotations
 
