@@ -164,7 +164,7 @@ def find_model(client: HttpClient, wanted: str | None, api_key_env: str, preferr
     entries = {entry["id"]: entry for entry in listed.get("data", [])} if isinstance(listed, dict) else {}
     name = wanted or (next(iter(entries)) if len(entries) == 1 else preferred)
     if name not in entries or name is None:
-        asked = f"does not hold `{wanted}`" if wanted else "was not told which model to use"
+        asked = f"does not hold `{name}`" if name else "was not told which model to use"
         raise UserError(
             f"{client.url}: the server {asked}; it holds {_name_list(entries)}; set the model's name to one of them"
         )
