@@ -35,7 +35,7 @@ def command(data: str, gold_field: str | None, workers: int, show: int, as_json:
     from open_rs.grading.audit import Audited, Finding, audit_golds
 
     loaded = _load(data, gold_field)
-    with Grader(workers) as grader:
+    with Grader(workers, timeout_seconds=60.0) as grader:  # a slow gold is no broken one
         found = audit_golds(((problem.id, problem.answer) for problem in loaded.problems), grader)
     unusable = tuple(Finding(row.id, "", row.reason) for row in loaded.dropped)
     found = Audited(found.num_golds + len(unusable), (*unusable, *found.failed), found.ambiguous)

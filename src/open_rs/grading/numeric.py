@@ -174,7 +174,7 @@ def _precise() -> Library:
     functions |= {"\\arcsin": context.asin, "\\arccos": context.acos, "\\arctan": context.atan}
     functions |= {"\\ln": context.log, "\\log": context.log10}
     constants = {"\\pi": context.mpc(context.pi), "e": context.mpc(context.e), "i": context.mpc(0, 1)}
-    return Library(context.mpc, context.log, constants, functions, 1e-20)
+    return Library(context.mpc, context.log, constants, functions, 0.0)
 
 
 _LOCK = threading.Lock()  # an mpmath context changes its own precision while it computes

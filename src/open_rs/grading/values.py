@@ -13,6 +13,7 @@ from typing import Any, Protocol
 DIGITS = 40
 _CLOSE = 1e-18  # relative; different closed forms of one number agree far beyond this in 30 digits or more
 _ZERO = 1e-12  # of an equation's difference, relative to its value elsewhere
+_NOISE = 1e-30  # what is left of larger terms that cancel
 _NUM_POINTS = 4  # all positive, and as many of mixed sign
 _MIN_POINTS = 2
 
@@ -138,6 +139,8 @@ def _close(gold: Any | None, answer: Any | None, relative_tolerance: float | Non
         return None
     if min(abs(gold), abs(answer)) == 0:
         return bool(max(abs(gold), abs(answer)) < 1e-20)
+    if max(abs(gold), abs(answer)) < _NOISE:
+        return None
     if relative_tolerance is not None:
         return bool(abs(gold - answer) <= relative_tolerance * abs(gold))
     return bool(abs(gold - answer) <= _CLOSE * max(abs(gold), abs(answer)))
