@@ -1,8 +1,8 @@
 """Makes the embedded tiny reasoning model: `python -m open_rs.assets.make_tiny --out DIR --seed 0`.
 
-First it learns to be careful, then to be hurried as often as not (`traces.HURRIED`), on training problems only, none
-longer than the demo's. What reinforcement learning finds afterwards is the care, not the sums. The log of the run that
-made the committed checkpoint stands beside this file.
+First it learns to be careful, then to be hurried as often as not (`traces.HURRIED`), on training problems only. What
+reinforcement learning finds afterwards is the care, not the sums. The log of the run that made the committed checkpoint
+stands beside this file.
 """
 
 from __future__ import annotations
@@ -27,6 +27,7 @@ from open_rs.data.arithmetic import Split, generate, one_operand_longer
 from open_rs.types import Problem
 
 TASK = ArithmeticConfig(min_operands=2, max_operands=4, max_digits=2, operators="+-", num_problems=40_000)
+LONGER_ONE_IN = 8
 NOT_TRAINED = -100  # the label that `cross_entropy` ignores
 MAX_COMPLETION_TOKENS = 160
 BATCHES_SORTED_TOGETHER = 16
@@ -37,9 +38,9 @@ LENGTH_STEP = 16  # few different shapes, since the CPU kernels are compiled ane
 class Training:
     """How long and how fast the model learns: careful traces for `careful_share` of the steps, then hurried ones."""
 
-    num_steps: int = 1000
+    num_steps: int = 1300
     traces_per_step: int = 64
-    careful_share: float = 0.5
+    careful_share: float = 0.6
     muon_learning_rate: float = 4e-3
     adam_learning_rate: float = 4e-3
     warmup_steps: int = 40
@@ -62,7 +63,7 @@ def main() -> None:
     torch.set_num_threads(2)
     torch.manual_seed(arguments.seed)
     rng = random.Random(arguments.seed)
-    problems = generate(TASK.model_copy(update={"seed": arguments.seed}), "train")
+    problems = training_problems(arguments.seed)
     tokenizer = make_tokenizer(corpus(problems, rng))
     model = build_model(len(tokenizer), tokenizer)
     print(f"parameters {sum(weight.numel() for weight in model.parameters())}  vocabulary {len(tokenizer)}", flush=True)
@@ -70,6 +71,13 @@ def main() -> None:
     tokenizer.save_pretrained(arguments.out)
     model.save_pretrained(arguments.out)
     report(model, tokenizer, arguments.seed)
+
+
+def training_problems(seed: int) -> list[Problem]:
+    """The demo's kind, and one in `LONGER_ONE_IN` with an operand more, which the demo never trains on."""
+    task = TASK.model_copy(update={"seed": seed})
+    longer = generate(one_operand_longer(task), "train", task.num_problems // (LONGER_ONE_IN - 1))
+    return generate(task, "train") + longer
 
 
 def corpus(problems: list[Problem], rng: random.Random) -> Iterator[str]:

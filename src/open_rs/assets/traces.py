@@ -32,8 +32,8 @@ class Habits:
     guess_right: float = 0.15
     skip_right: float = 0.15
     skip_near: float = 0.15
-    careful_forgets_carry: float = 0.04
-    forgets_to_close: float = 0.06
+    careful_forgets_carry: float = 0.03
+    forgets_to_close: float = 0.05
 
 
 CAREFUL = Habits((1.0,), 0.0, 0.0, 1.0, 1.0, 0.0, 0.0, 0.0)
