@@ -10,14 +10,16 @@ from __future__ import annotations
 import argparse
 import json
 from collections.abc import Callable
+from itertools import product
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy import optimize
 from scipy import stats as distributions
 
-from open_rs.stats import over_problems
+from open_rs.stats import Interval, over_problems, paired_error
 
 PROBLEMS, SAMPLES, MEANS = (30, 272), (4, 16), (0.1, 0.3, 0.8)
 BOOTSTRAP_DRAWS = 1_000
@@ -32,7 +34,7 @@ def logit_normal(random: np.random.Generator, mean: float, size: tuple[int, int]
     """Logits of standard deviation 2, their centre solved so that the accuracy averages `mean`."""
     nodes, weights = np.polynomial.hermite_e.hermegauss(80)
     weights = weights / weights.sum()
-    centre = optimize.brentq(lambda c: float((weights / (1 + np.exp(-(c + 2 * nodes)))).sum() - mean), -15, 15)
+    centre = float(optimize.brentq(lambda c: float((weights / (1 + np.exp(-(c + 2 * nodes)))).sum() - mean), -15, 15))  # pyright: ignore[reportArgumentType]
     return 1 / (1 + np.exp(-(centre + 2 * random.standard_normal(size))))
 
 
@@ -118,9 +120,9 @@ def wilson(mean: NDArray, trials: NDArray, quantile: float) -> Bounds:
     return centre - half, centre + half
 
 
-def simulate(evaluations: int, seed: int) -> list[dict[str, object]]:
+def simulate(evaluations: int, seed: int) -> list[dict[str, Any]]:
     """Coverage and mean width of every method in every cell."""
-    rows: list[dict[str, object]] = []
+    rows: list[dict[str, Any]] = []
     for difficulty, draw in DIFFICULTIES.items():
         for n in PROBLEMS:
             for k in SAMPLES:
@@ -144,6 +146,63 @@ def simulate(evaluations: int, seed: int) -> list[dict[str, object]]:
     return rows
 
 
+def simulate_pairs(evaluations: int, seed: int) -> list[dict[str, Any]]:
+    """Coverage and width of intervals for a difference, ours and plain Student, with equal and unequal sides."""
+    rows: list[dict[str, Any]] = []
+    for difficulty, draw in DIFFICULTIES.items():
+        for n, k, mean, shift in product(PROBLEMS, (4, 8, 16), MEANS, (0.0, 0.5)):
+            random = np.random.default_rng([seed, n, k, int(100 * mean), int(10 * shift), len(difficulty)])
+            many = draw(random, mean, (1, 1_000_000))
+            true = float((improve(many, shift) - many).mean())
+            old_difficulty = draw(random, mean, (evaluations, n))
+            old = random.binomial(k, old_difficulty) / k  # [R, n]
+            new = random.binomial(k, improve(old_difficulty, shift)) / k
+            found = [paired_interval(a, b, k) for a, b in zip(new, old, strict=True)]
+            for method, (low, high) in {
+                "ours, paired": (np.array([i.low for i in found]), np.array([i.high for i in found])),
+                "Student on paired differences": student(new - old, k, random),
+            }.items():
+                rows.append(
+                    {
+                        "method": method,
+                        "difficulty": difficulty,
+                        "n": n,
+                        "k": k,
+                        "mean": mean,
+                        "shift": shift,
+                        "coverage": float(((low <= true) & (true <= high)).mean()),
+                        "width": float((high - low).mean()),
+                        "zero_width": float((high - low <= 0).mean()),
+                    }
+                )
+    return rows
+
+
+def improve(difficulty: NDArray, shift: float) -> NDArray:
+    """Raise every log-odds by `shift`."""
+    odds = difficulty / np.maximum(1 - difficulty, 1e-300) * np.exp(shift)
+    return 1 - 1 / (1 + odds)
+
+
+def paired_interval(new: NDArray, old: NDArray, k: int) -> Interval:
+    """The interval alone: the exact p value would take longer than everything else here."""
+    error = paired_error(new, old, np.full(len(new), k), np.full(len(old), k))
+    half = float(distributions.t.ppf(0.975, len(new) - 1)) * error
+    value = float((new - old).mean())
+    return Interval(value - half, value + half)
+
+
+def print_methods(rows: list[dict[str, Any]]) -> None:
+    print(f"{'method':<48}{'lowest':>8}{'highest':>9}{'outside 93-97 %':>17}{'mean width':>12}")
+    for method in dict.fromkeys(row["method"] for row in rows):
+        mine = [row for row in rows if row["method"] == method]
+        coverage = np.array([row["coverage"] for row in mine])
+        outside = int(((coverage < 0.93) | (coverage > 0.97)).sum())
+        width = float(np.mean([row["width"] for row in mine]))
+        cells = f"{outside} of {len(mine)}"
+        print(f"{method:<48}{coverage.min():>8.3f}{coverage.max():>9.3f}{cells:>17}{width:>12.4f}")
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--evaluations", type=int, default=2_000, help="simulated evaluations a cell")
@@ -151,20 +210,17 @@ def main() -> None:
     parser.add_argument("--json", type=Path)
     options = parser.parse_args()
     rows = simulate(options.evaluations, options.seed)
+    pairs = simulate_pairs(max(100, options.evaluations // 5), options.seed)
     slack = 3 * np.sqrt(0.95 * 0.05 / options.evaluations)
     print(f"{options.evaluations} simulated evaluations a cell; a simulated coverage is known to +-{slack:.3f}")
-    print(f"{'method':<48}{'lowest':>8}{'highest':>9}{'outside 93-97 %':>17}{'mean width':>12}")
-    for method in METHODS:
-        mine = [row for row in rows if row["method"] == method]
-        coverage = np.array([row["coverage"] for row in mine])
-        outside = int(((coverage < 0.93) | (coverage > 0.97)).sum())
-        width = float(np.mean([row["width"] for row in mine]))
-        cells = f"{outside} of {len(mine)}"
-        print(f"{method:<48}{coverage.min():>8.3f}{coverage.max():>9.3f}{cells:>17}{width:>12.4f}")
-    chosen = [row["coverage"] for row in rows if row["method"] == "ours"]
+    print_methods(rows)
+    print(f"differences, {max(100, options.evaluations // 5)} simulated pairs a cell")
+    print_methods(pairs)
     if options.json:
-        options.json.write_text(json.dumps({"rows": rows, "evaluations": options.evaluations}, indent=1) + "\n")
-    print(f"figure: {min(chosen):.4f} {max(chosen):.4f}")  # pyright: ignore
+        value = {"evaluations": options.evaluations, "seed": options.seed, "rows": rows, "pairs": pairs}
+        options.json.write_text(json.dumps(value, indent=1) + "\n")
+    chosen = [row["coverage"] for row in rows if row["method"] == "ours"]
+    print(f"figure: {min(chosen):.4f} {max(chosen):.4f}")
 
 
 DIFFICULTIES = {

@@ -18,6 +18,7 @@ from open_rs.stats.paired import (
     holm,
     macro_difference,
     paired_difference,
+    paired_error,
     sign_flip_p,
     unpaired_interval,
 )
@@ -37,6 +38,7 @@ __all__ = [
     "majority_curve",
     "over_problems",
     "paired_difference",
+    "paired_error",
     "pass_at_k",
     "problem_error",
     "sampling_error",

@@ -44,7 +44,7 @@ def paired_difference(
         np.broadcast_to(np.asarray(s, dtype=int), new.shape) for s in (candidate_samples, baseline_samples)
     )
     difference = new - old
-    error = _paired_error(new, old, new_samples, old_samples)
+    error = paired_error(new, old, new_samples, old_samples)
     quantile = float(distributions.t.ppf((1 + CONFIDENCE) / 2, max(1, len(difference) - 1)))
     value = float(difference.mean())
     interval = Interval(max(-1.0, value - quantile * error), min(1.0, value + quantile * error))
@@ -123,7 +123,8 @@ def detectable_difference(standard_error: float, power: float = 0.8, alpha: floa
     return float((distributions.norm.ppf(1 - alpha / 2) + distributions.norm.ppf(power)) * standard_error)
 
 
-def _paired_error(new: NDArray, old: NDArray, new_samples: NDArray, old_samples: NDArray) -> float:
+def paired_error(new: NDArray, old: NDArray, new_samples: NDArray, old_samples: NDArray) -> float:
+    """Standard error of the mean difference of scores [n], one invented pair of samples included."""
     n, difference = len(new), new - old
     inside = (n * (new.mean() + old.mean()) / 2 + 0.5) / (n + 1)
     one_pair = inside * (1 - inside) * float((1 / new_samples + 1 / old_samples).mean())
