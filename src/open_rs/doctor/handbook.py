@@ -72,10 +72,10 @@ def _recipes() -> Iterator[str]:
 def _budget() -> Iterator[str]:
     yield "## Budget"
     yield (
-        "Any limit that is set binds. Wall time counts; steps and schedule are fitted to what is left after the reserve "
-        "for the last evaluation, from what the last steps took. The run ends inside the limit, saved and evaluated, "
-        "with the learning rate at its floor. `ledger.json` in the run adds up seconds, dollars and tokens, by phase, "
-        "over all resumes."
+        "Any limit that is set binds. Wall time counts; steps and schedule are fitted to what is left after the "
+        "reserve for the last evaluation, from what the last steps took. The run ends inside the limit, saved "
+        "and evaluated, with the learning rate at its floor. `ledger.json` in the run adds up seconds, dollars and "
+        "tokens, by phase, over all resumes."
     )
     fields = BudgetConfig.model_fields
     meanings = {
@@ -97,8 +97,8 @@ def _memory() -> Iterator[str]:
     yield "## Memory plans for DeepSeek-R1-Distill-Qwen-1.5B"
     yield (
         f"{shape.parameters:,} weights, {shape.layers} layers of width {shape.hidden:,} (inner {shape.inner:,}, "
-        f"queries {shape.query_width:,}, keys {shape.key_width}), {shape.vocabulary:,} words. Sampling and updating take "
-        "turns; the larger is the peak. `benchmarks/memory_plan.py` holds the formulas beside measured peaks."
+        f"queries {shape.query_width:,}, keys {shape.key_width}), {shape.vocabulary:,} words. Sampling and updating "
+        "take turns; the larger is the peak. `benchmarks/memory_plan.py` holds the formulas beside measured peaks."
     )
     for card, size, name, overrides in PLANS:
         recipe = load_recipe(name, [*overrides, "model.device=cuda"])
@@ -155,10 +155,10 @@ def _keys() -> Iterator[str]:
     keys = known_keys().values()
     yield "## Recipes of TRL, open-r1 and open-rs"
     yield (
-        f"`open-rs train grpo.yaml` and `open-rs translate grpo.yaml` take a flat file. {len(keys)} keys are known: every "
-        "key of the paper's Table 5 and of its release, of open-r1's script arguments, of TRL 0.14 to 1.16's GRPOConfig, "
-        "ModelConfig and ScriptArguments, and of the TrainingArguments that they inherit. What a file leaves out is "
-        "pinned to the default of the TRL that it was written for: the newest whose keys fit, or "
+        f"`open-rs train grpo.yaml` and `open-rs translate grpo.yaml` take a flat file. {len(keys)} keys are known: "
+        "every key of the paper's Table 5 and of its release, of open-r1's script arguments, of TRL 0.14 to 1.16's "
+        "GRPOConfig, ModelConfig and ScriptArguments, and of the TrainingArguments that they inherit. What a file "
+        "leaves out is pinned to the default of the TRL that it was written for: the newest whose keys fit, or "
         "`--written-for trl==0.15`. Prompts a step need the number of processes, `--num-processes`. An unknown key is "
         "refused with the nearest name."
     )
