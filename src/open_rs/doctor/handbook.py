@@ -4,24 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from transformers import Qwen2Config
-
 from open_rs.config.keys.table import INHERITED, Key, known_keys, show_version
 from open_rs.config.load import load_recipe, shipped_names
 from open_rs.config.schema import BudgetConfig, Recipe
 from open_rs.doctor.cost import PAPER_TOKENS, PAPER_USD, listing
-from open_rs.train.memory import MOMENT_BYTES, MemoryPlan, Shape, micro_batch_tokens, plan_memory, show_bytes
-
-R1_DISTILL_QWEN_1_5B = Qwen2Config(  # the widths of deepseek-ai/DeepSeek-R1-Distill-Qwen-1.5B
-    vocab_size=151_936,
-    hidden_size=1536,
-    intermediate_size=8960,
-    num_hidden_layers=28,
-    num_attention_heads=12,
-    num_key_value_heads=2,
-    max_position_embeddings=131_072,
-    tie_word_embeddings=False,
+from open_rs.train.memory import (
+    MOMENT_BYTES,
+    R1_DISTILL_QWEN_1_5B,
+    MemoryPlan,
+    Shape,
+    micro_batch_tokens,
+    plan_memory,
+    show_bytes,
 )
+
 PLANS = (  # (card, its bytes, recipe, overrides)
     ("24 GB", 24 * 10**9, "open-rs-10usd", ()),
     ("24 GB", 24 * 10**9, "tina-lora", ()),
