@@ -13,8 +13,8 @@ from config.flat_recipes import RELEASE
 from open_rs.cli import recipes, translate
 from open_rs.config.keys.table import known_keys
 from open_rs.config.load import load_recipe, shipped_names
-from open_rs.doctor.handbook import PLANS, R1_DISTILL_QWEN_1_5B, handbook
-from open_rs.train.memory import Shape
+from open_rs.doctor.handbook import PLANS, handbook
+from open_rs.train.memory import R1_DISTILL_QWEN_1_5B, Shape
 from open_rs.types import UserError
 
 PAGE = Path(__file__).parents[2] / "docs" / "recipes.md"

@@ -19,6 +19,8 @@ from open_rs.types import UserError
 @click.option("--out", type=click.Path(path_type=Path), help="Run directory; default: the next free runs/RECIPE.")
 @click.option("--resume", "resumed", type=click.Path(path_type=Path), help="Go on with the run in this directory.")
 @click.option("--push", metavar="REPO_ID", help="Upload the trained model when the run has ended, private.")
+@click.option("--written-for", help="For a file in TRL's style: the TRL it was written for, like trl==0.15.")
+@click.option("--num-processes", type=click.IntRange(min=1), help="For a file in TRL's style: processes that trained.")
 @click.option("--json", "as_json", is_flag=True, help="Print the summary as JSON.")
 def command(
     recipe: str | None,
@@ -26,6 +28,8 @@ def command(
     out: Path | None,
     resumed: Path | None,
     push: str | None,
+    written_for: str | None,
+    num_processes: int | None,
     as_json: bool,
 ) -> None:
     """Train a model: RECIPE is a shipped name (see `open-rs recipes`) or a YAML file.
@@ -43,13 +47,14 @@ def command(
         raise UserError("train: give a recipe, or --resume DIR to go on with a run; see `open-rs recipes`")
     if resumed is not None and overrides:
         raise UserError(f"--resume {resumed}: a run goes on with its own recipe; leave out {overrides[0]}")
-    loaded = None if recipe is None else load(recipe, overrides)
+    loaded = None if recipe is None else load(recipe, overrides, written_for, num_processes)
     if loaded is not None and loaded.translation is not None:
         show_translation(loaded.translation)
     from open_rs.train.run import resume, train
 
     with Live() as live:
-        if resumed is not None:
+        if loaded is None:
+            assert resumed is not None
             directory = resumed
             summary = resume(directory, live)
         else:

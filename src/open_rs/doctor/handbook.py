@@ -4,24 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from transformers import Qwen2Config
-
 from open_rs.config.keys.table import INHERITED, Key, known_keys, show_version
 from open_rs.config.load import load_recipe, shipped_names
 from open_rs.config.schema import BudgetConfig, Recipe
 from open_rs.doctor.cost import PAPER_TOKENS, PAPER_USD, listing
-from open_rs.train.memory import MOMENT_BYTES, MemoryPlan, Shape, micro_batch_tokens, plan_memory, show_bytes
-
-R1_DISTILL_QWEN_1_5B = Qwen2Config(  # the widths of deepseek-ai/DeepSeek-R1-Distill-Qwen-1.5B
-    vocab_size=151_936,
-    hidden_size=1536,
-    intermediate_size=8960,
-    num_hidden_layers=28,
-    num_attention_heads=12,
-    num_key_value_heads=2,
-    max_position_embeddings=131_072,
-    tie_word_embeddings=False,
+from open_rs.train.memory import (
+    MOMENT_BYTES,
+    R1_DISTILL_QWEN_1_5B,
+    MemoryPlan,
+    Shape,
+    micro_batch_tokens,
+    plan_memory,
+    show_bytes,
 )
+
 PLANS = (  # (card, its bytes, recipe, overrides)
     ("24 GB", 24 * 10**9, "open-rs-10usd", ()),
     ("24 GB", 24 * 10**9, "tina-lora", ()),
@@ -72,10 +68,10 @@ def _recipes() -> Iterator[str]:
 def _budget() -> Iterator[str]:
     yield "## Budget"
     yield (
-        "Any limit that is set binds. Wall time counts; steps and schedule are fitted to what is left after the reserve "
-        "for the last evaluation, from what the last steps took. The run ends inside the limit, saved and evaluated, "
-        "with the learning rate at its floor. `ledger.json` in the run adds up seconds, dollars and tokens, by phase, "
-        "over all resumes."
+        "Any limit that is set binds. Wall time counts; steps and schedule are fitted to what is left after the "
+        "reserve for the last evaluation, from what the last steps took. The run ends inside the limit, saved "
+        "and evaluated, with the learning rate at its floor. `ledger.json` in the run adds up seconds, dollars and "
+        "tokens, by phase, over all resumes."
     )
     fields = BudgetConfig.model_fields
     meanings = {
@@ -97,8 +93,8 @@ def _memory() -> Iterator[str]:
     yield "## Memory plans for DeepSeek-R1-Distill-Qwen-1.5B"
     yield (
         f"{shape.parameters:,} weights, {shape.layers} layers of width {shape.hidden:,} (inner {shape.inner:,}, "
-        f"queries {shape.query_width:,}, keys {shape.key_width}), {shape.vocabulary:,} words. Sampling and updating take "
-        "turns; the larger is the peak. `benchmarks/memory_plan.py` holds the formulas beside measured peaks."
+        f"queries {shape.query_width:,}, keys {shape.key_width}), {shape.vocabulary:,} words. Sampling and updating "
+        "take turns; the larger is the peak. `benchmarks/memory_plan.py` holds the formulas beside measured peaks."
     )
     for card, size, name, overrides in PLANS:
         recipe = load_recipe(name, [*overrides, "model.device=cuda"])
@@ -155,10 +151,10 @@ def _keys() -> Iterator[str]:
     keys = known_keys().values()
     yield "## Recipes of TRL, open-r1 and open-rs"
     yield (
-        f"`open-rs train grpo.yaml` and `open-rs translate grpo.yaml` take a flat file. {len(keys)} keys are known: every "
-        "key of the paper's Table 5 and of its release, of open-r1's script arguments, of TRL 0.14 to 1.16's GRPOConfig, "
-        "ModelConfig and ScriptArguments, and of the TrainingArguments that they inherit. What a file leaves out is "
-        "pinned to the default of the TRL that it was written for: the newest whose keys fit, or "
+        f"`open-rs train grpo.yaml` and `open-rs translate grpo.yaml` take a flat file. {len(keys)} keys are known: "
+        "every key of the paper's Table 5 and of its release, of open-r1's script arguments, of TRL 0.14 to 1.16's "
+        "GRPOConfig, ModelConfig and ScriptArguments, and of the TrainingArguments that they inherit. What a file "
+        "leaves out is pinned to the default of the TRL that it was written for: the newest whose keys fit, or "
         "`--written-for trl==0.15`. Prompts a step need the number of processes, `--num-processes`. An unknown key is "
         "refused with the nearest name."
     )

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from transformers import AutoConfig, AutoModelForCausalLM
+from transformers import AutoConfig, AutoModelForCausalLM, Qwen2Config
 
 from open_rs.config.schema import LoraConfig, ModelConfig, Recipe
 from open_rs.models import EMBEDDED_MODEL, embedded_model_directory, resolve_device, resolve_dtype
@@ -25,6 +25,16 @@ MASTER_BYTES = 2  # a bf16 weight's fp32 master needs 16 bits more (see optimize
 GRADIENT_BYTES = 4  # gradients add up in fp32
 MOMENT_BYTES = {"adamw": 8.0, "adamw_8bit": 2 + 8 / 256}  # two moments; in 8 bit two fp32 scales a block of 256
 GIBIBYTE = 2**30
+R1_DISTILL_QWEN_1_5B = Qwen2Config(  # the widths of deepseek-ai/DeepSeek-R1-Distill-Qwen-1.5B
+    vocab_size=151_936,
+    hidden_size=1536,
+    intermediate_size=8960,
+    num_hidden_layers=28,
+    num_attention_heads=12,
+    num_key_value_heads=2,
+    max_position_embeddings=131_072,
+    tie_word_embeddings=False,
+)
 
 
 @dataclass(frozen=True, slots=True)
