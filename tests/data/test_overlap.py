@@ -116,7 +116,7 @@ def real(shared_data: Path, name: str) -> list[Problem]:
 
 
 def test_real_aime_problems_against_real_benchmarks(shared_data: Path) -> None:
-    """The eight of `FIELD.md`, and two that ask for another quantity; any shared 8-gram would flag 227 against AIME24."""
+    """Eight copies and two that ask for another quantity; the rule of any shared 8-gram flags 227 against AIME24."""
     pool = real(shared_data, "aime_1983_2023")
     with Grader() as grader:
         against = {

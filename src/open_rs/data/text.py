@@ -25,6 +25,7 @@ _DELIMITER = re.compile(r"(?<!\\)\\[()\[\]]")
 _MATHS = re.compile(r"\$(?!\d+(?:\.\d+)?,?\s+[a-z]{2,})[^$]+\$")  # and not `$5 for one, $9 for two`
 _POINTS = re.compile(r"(?<![\\A-Za-z])[A-Z]{2,6}(?![A-Za-z])")
 _PRODUCT = re.compile(r"\\(?:text|mbox|textbf|mathrm|operatorname)\s*\{[^}]*\}|\\?[A-Za-z]+")
+_LOWER_WORD = re.compile(r"(?<![\\A-Za-z])[a-z]{3,}")
 _TOKEN = re.compile(r"\\?[^\W\d_]+|\d+(?:\.\d+)?|[^\w\s]|_")
 _MULTIPLIER = np.uint64(0x9E3779B97F4A7C15)
 
@@ -84,7 +85,7 @@ def tokens(text: str) -> list[str]:
     text = _GROUPED_DIGITS.sub("", text)
     text = _PACKED_FRACTION.sub(r"\\\1 \2 \3", text)
     text = _MATHS.sub(_split_products, text)
-    if not text.isupper():
+    if _LOWER_WORD.search(text):  # a text all in capitals names no points by them
         text = _POINTS.sub(lambda run: " ".join(run[0]), text)
     found = [str(_SAME.get(token, token)) for token in _TOKEN.findall(text.lower())]
     return [token.lstrip("\\") for token in found if token not in _NOISE]
