@@ -22,29 +22,26 @@ _ASKS_A_VALUE = re.compile(
     r"\b(?:find|determine|compute|calculate|evaluate|what|how many|how much|solve|which|express|simplify)\b|\?",
     re.IGNORECASE,
 )
-_MARKERS = tuple(
-    re.compile(
-        rf"(?<![\w(]){first}\s*(?:\\?\w*\{{)?(?:{_TASK})\b[\s\S]*?(?<![\w(]){second}\s*(?:{_TASK})\b", re.IGNORECASE
-    )
-    for first, second in (
-        (r"\(?a[).]", r"\(?b[).]"),
-        (r"\(?i[).]", r"\(?ii[).]"),
-        (r"\(?1[).]", r"\(?2[).]"),
-        (r"part\s+[a1]\W", r"part\s+[b2]\W"),
-        (r"question\s+1\W", r"question\s+2\W"),
-    )
+_MARKERS = (
+    (r"\(?a[).]", r"\(?b[).]"),
+    (r"\(?i[).]", r"\(?ii[).]"),
+    (r"\(?1[).]", r"\(?2[).]"),
+    (r"part\s+[a1]\W", r"part\s+[b2]\W"),
+    (r"question\s+1\W", r"question\s+2\W"),
+)
+_PARTS = tuple(
+    tuple(re.compile(rf"(?<![\w(]){marker}\s*(?:{_TASK})\b", re.IGNORECASE) for marker in pair) for pair in _MARKERS
 )
 _CHOICES = (
-    re.compile(r"\(A\)[\s\S]*\(B\)[\s\S]*\(C\)"),
-    re.compile(r"(?:^|\s|\$)A[.:)]\s[\s\S]*?(?:\s|\$)B[.:)]\s[\s\S]*?(?:\s|\$)C[.:)]\s"),
-    re.compile(
-        r"\b(?:which (?:one )?of the following|choose the correct|select the correct|the correct option)\b",
-        re.IGNORECASE,
-    ),
-    re.compile(r"\bletter of the correct\b", re.IGNORECASE),
+    tuple(re.compile(rf"\({letter}\)") for letter in "ABC"),
+    tuple(re.compile(rf"(?:^|\s|\$){letter}[.:)]\s") for letter in "ABC"),
+)
+_CHOOSE = re.compile(
+    r"\b(?:which (?:one )?of the following|choose the correct|select the correct|(?:letter of )?the correct option)\b",
+    re.IGNORECASE,
 )
 _DRAWING = re.compile(
-    r"\[/?asy\]|\\begin\{(?:tikzpicture|asy|picture)\}|\\includegraphics|<(?:img|image|svg)\b|!\[[^\]]*\]",
+    r"\[/?asy\]|\\begin\{(?:tikzpicture|asy|picture)\}|\\includegraphics|<(?:img|image|svg)\b|!\[[^\]]{0,200}\]",
     re.IGNORECASE,
 )
 _PICTURE = r"(?:figures?|diagrams?|drawings?|pictures?|charts?|images?|illustrations?)"
@@ -92,12 +89,13 @@ def proof(problem: Problem) -> str | None:
 
 def multi_part(problem: Problem) -> str | None:
     """Several tasks with markers: `(a) Find ... (b) Show ...`. Conditions that are only numbered stay."""
-    return "several parts" if any(marker.search(problem.question) for marker in _MARKERS) else None
+    return "several parts" if any(_in_order(parts, problem.question) for parts in _PARTS) else None
 
 
 def multiple_choice(problem: Problem) -> str | None:
-    """Options to choose from, in the question, or an answer that is a letter of one."""
-    return "multiple choice" if any(pattern.search(problem.question) for pattern in _CHOICES) else None
+    """Options to choose from, or words that ask to choose."""
+    listed = any(_in_order(choices, problem.question) for choices in _CHOICES)
+    return "multiple choice" if listed or _CHOOSE.search(problem.question) else None
 
 
 def drawing(problem: Problem) -> str | None:
@@ -152,6 +150,17 @@ def build_rule(name: str, params: dict[str, Any]) -> Callable[[Problem], str | N
 def first_reason(problem: Problem, rules: Sequence[Callable[[Problem], str | None]]) -> str | None:
     """The reason of the first rule that applies."""
     return next((reason for rule in rules if (reason := rule(problem)) is not None), None)
+
+
+def _in_order(patterns: Sequence[re.Pattern[str]], text: str) -> bool:
+    """Whether the patterns match one behind the other. One pattern with gaps would be quadratic in the text."""
+    place = 0
+    for pattern in patterns:
+        found = pattern.search(text, place)
+        if found is None:
+            return False
+        place = found.end()
+    return True
 
 
 def _find(name: str) -> Rule:

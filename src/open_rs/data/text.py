@@ -15,14 +15,17 @@ from collections.abc import Sequence
 import numpy as np
 
 _DROPPED_BLOCK = re.compile(
-    r"\[asy\].*?(?:\[/asy\]|$)|!\[[^\]]*\]\([^)]*\)|<image[^>]*>|https?://\S+", re.DOTALL | re.IGNORECASE
+    r"\[asy\].*?(?:\[/asy\]|$)|!\[[^\]]{0,200}\]\([^)]{0,500}\)|<image[^>]{0,200}>|https?://\S+",
+    re.DOTALL | re.IGNORECASE,
 )
 _GROUPED_DIGITS = re.compile(r"(?<=\d)(?:,|\{,\}|\\,|\\!,\\!)(?=\d{3}(?!\d))")
 _PACKED_FRACTION = re.compile(r"\\([dt]?frac)\s*(\d)\s*(\d)")
 _ENVIRONMENT = re.compile(r"\\(?:begin|end)\s*\{[a-z*]+\}(?:\{[lcr| ]*\})?")
 _DELIMITER = re.compile(r"(?<!\\)\\[()\[\]]")
-_MATHS = re.compile(r"\$[^$]+\$")
+_MATHS = re.compile(r"\$(?!\d+(?:\.\d+)?,?\s+[a-z]{2,})[^$]+\$")  # and not `$5 for one, $9 for two`
+_POINTS = re.compile(r"(?<![\\A-Za-z])[A-Z]{2,6}(?![A-Za-z])")
 _PRODUCT = re.compile(r"\\(?:text|mbox|textbf|mathrm|operatorname)\s*\{[^}]*\}|\\?[A-Za-z]+")
+_LOWER_WORD = re.compile(r"(?<![\\A-Za-z])[a-z]{3,}")
 _TOKEN = re.compile(r"\\?[^\W\d_]+|\d+(?:\.\d+)?|[^\w\s]|_")
 _MULTIPLIER = np.uint64(0x9E3779B97F4A7C15)
 
@@ -66,7 +69,7 @@ def collapse(text: str) -> str:
 
 
 def _split_products(maths: re.Match[str]) -> str:
-    """Write `ABC` and `A B C` alike inside a formula, and leave commands and `\\text{...}` whole."""
+    """Write `xyz` and `x y z` alike inside a formula, and leave commands and `\\text{...}` whole."""
     return _PRODUCT.sub(lambda run: run[0] if run[0][0] == "\\" else " ".join(run[0]), maths[0])
 
 
@@ -82,6 +85,8 @@ def tokens(text: str) -> list[str]:
     text = _GROUPED_DIGITS.sub("", text)
     text = _PACKED_FRACTION.sub(r"\\\1 \2 \3", text)
     text = _MATHS.sub(_split_products, text)
+    if _LOWER_WORD.search(text):  # a text all in capitals names no points by them
+        text = _POINTS.sub(lambda run: " ".join(run[0]), text)
     found = [str(_SAME.get(token, token)) for token in _TOKEN.findall(text.lower())]
     return [token.lstrip("\\") for token in found if token not in _NOISE]
 
