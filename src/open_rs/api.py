@@ -80,7 +80,10 @@ def evaluate(
 
 
 def grade(rows: Iterable[tuple[str, str]], *, num_workers: int = 2, timeout_seconds: float = 5.0) -> list[Verdict]:
-    """Grade (gold, completion) pairs; verdicts in their order. `grade([("1/2", "\\\\boxed{0.5}")])[0].correct` is True."""
+    """Grade (gold, completion) pairs; verdicts in their order.
+
+    `grade([("1/2", "0.5 in a box")])` is one verdict; the completion holds its answer in `\\boxed{}`.
+    """
     from open_rs.grading import Grader
 
     with Grader(num_workers, timeout_seconds) as grader:

@@ -113,7 +113,8 @@ def test_every_command_has_help_with_an_example(
 
 
 def test_help_imports_no_torch() -> None:
-    code = "import sys; sys.argv=['open-rs', '--help']\nfrom open_rs.cli import main\ntry: main()\nexcept SystemExit: pass\n"
+    code = "import sys; sys.argv=['open-rs', '--help']\nfrom open_rs.cli import main\n"
+    code += "try: main()\nexcept SystemExit: pass\n"
     code += "print([name for name in ('torch', 'pydantic', 'rich', 'numpy') if name in sys.modules])"
     shown = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert shown.stdout.rstrip().endswith("[]")

@@ -62,8 +62,8 @@ def open_benchmarks(names: Sequence[str] | str, directories: Sequence[Path]) -> 
             found.extend(load_benchmark(name, directory).problems)
         except UserError as error:
             raise UserError(
-                f"{error}\nbenchmarks: the result is checked against `{name}`; name a folder that holds it with --data, or "
-                " leave it out with `benchmarks: [...]`"
+                f"{error}\nbenchmarks: the result is checked against `{name}`; name a folder that holds it with "
+                "--data, or leave it out with `benchmarks: [...]`"
             ) from error
     return found
 

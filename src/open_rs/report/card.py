@@ -56,7 +56,8 @@ def _results(summary: Mapping[str, Any]) -> str:
         difference = sides["differences"]["avg"]
         low, high = (100 * bound for bound in difference["ci95"])
         lines.append(
-            f"| {SETS.get(name, name)}, {sides['base']['num_problems']} problems x {sides['base']['samples']} samples | "
+            f"| {SETS.get(name, name)}, {sides['base']['num_problems']} problems x {sides['base']['samples']} samples "
+            "| "
             f"{100 * sides['base']['avg']:.1f} % | {100 * sides['trained']['avg']:.1f} % | "
             f"{100 * difference['value']:+.1f} ({low:+.1f} to {high:+.1f}), p {difference['p_value']:.2g} |"
         )
