@@ -79,6 +79,29 @@ def evaluate(
         )
 
 
+def curate(
+    recipe: str,
+    overrides: Sequence[str] = (),
+    *,
+    data: Sequence[str | Path] = (),
+    out: str | Path | None = None,
+    cache: str | Path | None = None,
+) -> Path:
+    """Run a curation recipe and write its set; returns the directory, which `train` and `datasets` read.
+
+    `data` names folders with local copies of sources and benchmarks, looked in before the Hub.
+    """
+    from open_rs.config.curation import load_curation
+    from open_rs.data.curate import curate as run
+    from open_rs.data.curate import default_cache
+    from open_rs.data.publish import write_set
+
+    loaded = load_curation(recipe, overrides)
+    loaded = loaded.model_copy(update={"directories": (*loaded.directories, *map(str, data))})
+    directory = Path("sets") / loaded.name if out is None else Path(out)
+    return write_set(run(loaded, default_cache() if cache is None else Path(cache)), directory).directory
+
+
 def grade(rows: Iterable[tuple[str, str]], *, num_workers: int = 2, timeout_seconds: float = 5.0) -> list[Verdict]:
     """Grade (gold, completion) pairs; verdicts in their order.
 

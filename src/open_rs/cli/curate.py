@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -83,7 +82,7 @@ def run(
     if only_plan:
         _show_plan(loaded, tokens_per_second, gpu_hour_usd, as_json)
         return
-    from open_rs.data.curate import as_rows, curate
+    from open_rs.data.curate import as_rows, curate, default_cache
     from open_rs.data.publish import write_set
 
     with _progress(as_json) as (watch, say):
@@ -156,11 +155,6 @@ def diff(first: Path, second: Path, as_json: bool) -> None:
         click.echo(f"  {row['first']}: {', '.join(row['columns'])}")
     for name, (ours, theirs) in found.by_source.items():
         click.echo(f"  source {name or 'not stated'}: {ours:,} -> {theirs:,}")
-
-
-def default_cache() -> Path:
-    """`$OPEN_RS_CACHE/curate`, or `~/.cache/open-rs/curate`."""
-    return Path(os.environ.get("OPEN_RS_CACHE") or Path.home() / ".cache" / "open-rs") / "curate"
 
 
 def _existing(directory: Path) -> Path:

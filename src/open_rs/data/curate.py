@@ -275,6 +275,11 @@ class _Run:
             record.write_text(json.dumps({"place": opened.place, "digest": opened.digest}))
 
 
+def default_cache() -> Path:
+    """`$OPEN_RS_CACHE/curate`, or `~/.cache/open-rs/curate`."""
+    return Path(os.environ.get("OPEN_RS_CACHE") or Path.home() / ".cache" / "open-rs") / "curate"
+
+
 def _unusable(row: Dropped, source: str) -> Drop:
     return Drop(Problem(row.id, row.question, "", source), row.reason, {"row": row.row})
 
