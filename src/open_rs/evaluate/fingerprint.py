@@ -10,7 +10,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-from open_rs.evaluate.protocols import Protocol
+from open_rs.evaluate.protocols import PROTOCOLS, Protocol
 from open_rs.evaluate.records import replace_file
 from open_rs.evaluate.result import BenchmarkResult
 from open_rs.prompts import Prompt
@@ -86,7 +86,7 @@ def differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[tuple
 
 def warn(protocol: Protocol, results: Mapping[str, BenchmarkResult], mark: Mapping[str, Any]) -> list[str]:
     """Sentences about what weakens these numbers."""
-    found: list[str] = []
+    found = _departures(protocol)
     if mark["chat_template"] is None:
         found.append(
             "the tokenizer has no chat template: the prompt is plain text, which chat models are not trained on"
@@ -103,6 +103,18 @@ def warn(protocol: Protocol, results: Mapping[str, BenchmarkResult], mark: Mappi
         if protocol.temperature == 0 and result.k > 1:
             found.append(f"{name}: greedy samples repeat one another; {result.k} of them say no more than one")
     return found
+
+
+def _departures(protocol: Protocol) -> list[str]:
+    """What was asked otherwise than the protocol of that name says; scores of the two can't be compared."""
+    named = PROTOCOLS.get(protocol.name)
+    if named is None:
+        return []
+    return [
+        f"{field.replace('_', ' ')} {getattr(protocol, field)} instead of the {getattr(named, field)} of `{named.name}`"
+        for field in ("max_tokens", "temperature", "top_p")
+        if getattr(protocol, field) != getattr(named, field)
+    ]
 
 
 def digest(*texts: str) -> str:
