@@ -137,7 +137,7 @@ def test_planted_stale_weights_are_caught(
         engine.load(model, 1)
 
 
-def test_an_update_too_small_for_bf16_to_show_is_still_missed_when_it_is_not_sent(
+def test_an_update_below_the_tolerance_is_still_caught_when_it_was_not_sent(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     model = tiny_model(dtype=torch.bfloat16, spread=0.05)
