@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 
 import click
@@ -41,7 +42,6 @@ def command(
     from open_rs.cli.translate import show_translation
     from open_rs.config.load import load
     from open_rs.report.live import Live
-    from open_rs.run_dir import next_free
 
     if (recipe is None) == (resumed is None):
         raise UserError("train: give a recipe, or --resume DIR to go on with a run; see `open-rs recipes`")
@@ -50,22 +50,33 @@ def command(
     loaded = None if recipe is None else load(recipe, overrides, written_for, num_processes)
     if loaded is not None and loaded.translation is not None:
         show_translation(loaded.translation)
-    from open_rs.train.run import resume, train
+    from open_rs.train.run import is_main_process, resume, silent, train
 
     with Live() as live:
+        observe = live if is_main_process() else silent
         if loaded is None:
             assert resumed is not None
             directory = resumed
-            summary = resume(directory, live)
+            summary = resume(directory, observe)
         else:
             assert loaded is not None
-            directory = out or next_free(Path("runs") / loaded.recipe.name)
-            summary = train(loaded.recipe, directory, live)
+            directory = out or _default_directory(loaded.recipe.name)
+            summary = train(loaded.recipe, directory, observe)
+    if not is_main_process():
+        return
     finish_run(directory, summary)
     if push is not None:
         _release(directory, push)
     if as_json:
         click.echo(json.dumps(summary, indent=2))
+
+
+def _default_directory(name: str) -> Path:
+    from open_rs.run_dir import next_free
+
+    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
+        raise UserError("--out: several processes must mean the same run directory; name it, for example --out runs/mine")
+    return next_free(Path("runs") / name)
 
 
 def _release(directory: Path, repo_id: str) -> None:

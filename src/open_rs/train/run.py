@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Mapping
 from pathlib import Path
@@ -18,6 +19,11 @@ from open_rs.types import UserError
 MODEL = "model"  # where the trained model lies in a run
 
 
+def is_main_process() -> bool:
+    """Whether this process writes for all; asked before accelerate has started, so read from its launcher's variable."""
+    return os.environ.get("RANK", "0") == "0"
+
+
 def silent(kind: str, row: Mapping[str, Any]) -> None:
     """Observe nothing."""
 
@@ -32,7 +38,8 @@ def train(recipe: Recipe, out: Path, observe: Observe = silent) -> dict[str, Any
             "rollout.engine: training can't update the weights behind an `endpoint`; use `local` or `vllm` (evaluation "
             "and curation take any endpoint)"
         )
-    return _run(recipe, RunDir.create(out, resolved_yaml(recipe)), observe)
+    run = RunDir.create(out, resolved_yaml(recipe)) if is_main_process() else RunDir(out)
+    return _run(recipe, run, observe)
 
 
 def resume(out: Path, observe: Observe = silent) -> dict[str, Any]:
