@@ -188,7 +188,6 @@ def _progress(quiet: bool) -> Iterator[tuple[Callable[[str, int, int], None], Ca
 
 
 def _show_funnel(steps: list[dict[str, Any]]) -> None:
-    from rich.console import Console
     from rich.table import Table
 
     published = any(step["published_rows"] is not None for step in steps)
@@ -200,7 +199,7 @@ def _show_funnel(steps: list[dict[str, Any]]) -> None:
         paper = "" if step["published_rows"] is None else f"{step['published_rows']:,}"
         cells = [step["name"], f"{step['rows_in']:,}", f"{step['kept']:,}", why]
         table.add_row(*cells, *([paper] if published else []))
-    Console(markup=False).print(table)
+    _console().print(table)
 
 
 def _show_plan(recipe: Any, tokens_per_second: float | None, gpu_hour_usd: float | None, as_json: bool) -> None:
@@ -215,6 +214,7 @@ def _show_plan(recipe: Any, tokens_per_second: float | None, gpu_hour_usd: float
     for row, cost in zip(rows, costs, strict=True):
         hours = cost.hours(tokens_per_second) if tokens_per_second else None
         row["hours"] = hours
+        del row["sampler"]
         row["usd"] = hours * gpu_hour_usd if hours is not None and gpu_hour_usd is not None else None
     if as_json:
         click.echo(json.dumps(rows, indent=2))
@@ -223,7 +223,6 @@ def _show_plan(recipe: Any, tokens_per_second: float | None, gpu_hour_usd: float
 
 
 def _print_plan(rows: list[dict[str, Any]]) -> None:
-    from rich.console import Console
     from rich.table import Table
 
     table = Table(box=None, header_style="bold", pad_edge=False)
@@ -236,4 +235,12 @@ def _print_plan(rows: list[dict[str, Any]]) -> None:
     sums = {key: sum(row[key] or 0 for row in rows) for key in ("samples", "tokens", "hours", "usd")}
     forms = dict(keys)
     table.add_row("in all", "", "", *(forms[key].format(value) if value else "" for key, value in sums.items()), "")
-    Console(markup=False).print(table)
+    _console().print(table)
+
+
+def _console() -> Any:
+    """Wide enough for the table where output goes to a file."""
+    from rich.console import Console
+
+    console = Console(markup=False, highlight=False)
+    return console if console.is_terminal else Console(markup=False, highlight=False, width=160)

@@ -27,6 +27,9 @@ def command(directory: Path, repo_id: str, is_pushed: bool, public: bool) -> Non
     if (directory / "recipe.yaml").is_file():
         place, kind = prepare_run(directory, repo_id), "model"
     elif (directory / "manifest.json").is_file():
+        from open_rs.data.inspect import verify_set
+
+        verify_set(directory)
         place, kind = directory, "dataset"
     else:
         raise UserError(f"{directory}: neither a run (recipe.yaml) nor a curated set (manifest.json); give one of them")

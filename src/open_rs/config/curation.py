@@ -9,7 +9,7 @@ from typing import Annotated, Any, Literal, Self, get_args
 
 from pydantic import Field, ValidationError, field_validator, model_validator
 
-from open_rs.config.load import SHIPPED, override, read_tree
+from open_rs.config.load import SHIPPED, merge, override, read_yaml
 from open_rs.config.schema import ModelConfig, PromptConfig, RolloutConfig, Section
 from open_rs.types import UserError
 
@@ -230,7 +230,7 @@ def load_curation(name_or_path: str | Path, overrides: Sequence[str] = ()) -> Cu
     `load_curation("open-rs", ["sources.0.limit=300", "directories=[copies]"])`
     """
     path = find_curation(name_or_path)
-    tree = override(read_tree(path), overrides)
+    tree = override(_read_tree(path), overrides)
     try:
         return CurationRecipe.model_validate(tree)
     except ValidationError as error:
@@ -250,6 +250,20 @@ def find_curation(name_or_path: str | Path) -> Path:
     near = difflib.get_close_matches(str(name_or_path), known, n=1)
     hint = f"; did you mean `{near[0]}`?" if near else ""
     raise UserError(f"{name_or_path}: no such curation recipe{hint} Give a YAML file or one of {', '.join(known)}")
+
+
+def _read_tree(path: Path, seen: tuple[Path, ...] = ()) -> dict[str, Any]:
+    """The mapping in `path` laid over the one that it extends, which stands beside it or is shipped."""
+    here = path.resolve()
+    if here in seen:
+        raise UserError(f"{path}: extends itself by way of {seen[-1].name}; remove one `extends`")
+    tree = read_yaml(path)
+    parent = tree.pop("extends", None)
+    named = {"name": path.stem, **tree}
+    if parent is None:
+        return named
+    beside = path.parent / str(parent)
+    return merge(_read_tree(beside if beside.is_file() else find_curation(str(parent)), (*seen, here)), named)
 
 
 def curation_names() -> list[str]:

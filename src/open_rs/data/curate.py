@@ -345,5 +345,5 @@ def code_digest() -> str:
 
 
 def as_rows(steps: Iterable[Step]) -> list[dict[str, Any]]:
-    """The funnel as plain rows, for JSON."""
-    return [asdict(step) for step in steps]
+    """The funnel as plain rows, for JSON; where the cache lies is nobody else's business."""
+    return [{name: value for name, value in asdict(step).items() if name != "directory"} for step in steps]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -44,6 +46,21 @@ def read_set(place: Path) -> list[Problem]:
         Problem(row.id.removeprefix(":"), row.question, row.answer, str(row.meta.get("source") or ""), row.meta)
         for row in found
     ]
+
+
+def verify_set(directory: Path) -> None:
+    """Check a written set before it is released. Raises UserError where a file is not the one in its manifest, or where
+    rows repeat a benchmark."""
+    manifest = json.loads((directory / "manifest.json").read_text(encoding="utf-8"))
+    for name, facts in manifest.get("files", {}).items():
+        file = directory / name
+        if not file.is_file() or hashlib.sha256(file.read_bytes()).hexdigest() != facts["sha256"]:
+            raise UserError(f"{file}: is not the file that manifest.json describes; run the curation again")
+    overlaps = manifest.get("overlap", {}).get("rows", 0)
+    if overlaps:
+        raise UserError(
+            f"{directory}: {overlaps} rows repeat a benchmark (overlap.jsonl); a set like that is not released"
+        )
 
 
 def difference(first: Sequence[Problem], second: Sequence[Problem]) -> Difference:

@@ -40,7 +40,7 @@ def decide(
     seed = stage.seed if isinstance(stage, PassRateStage) else 0
     sampler = build(stage.model, stage.rollout, prompt, seed)
     path = cache_directory / "samples" / f"{sampler.identity[:24]}.jsonl"
-    notes["samples_file"] = str(path)
+    notes["samples_file"] = path.name
     try:
         if isinstance(stage, PassRateStage):
             yield from _by_pass_rate(stage, rows, notes, sampler, grader, Store(path))

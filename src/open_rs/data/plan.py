@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from open_rs.config.curation import (
     CurationRecipe,
@@ -33,6 +34,7 @@ class Cost:
     samples: float | None = None
     tokens: float | None = None
     model: str | None = None
+    sampler: str = ""  # equal for two stages that can share samples
 
     def hours(self, tokens_per_second: float) -> float | None:
         """Time on one engine that samples so fast in all."""
@@ -44,6 +46,23 @@ def plan(recipe: CurationRecipe, prefix: str = "", chain: tuple[str, ...] = ()) 
 
     A stage keeps the share that its `published_rows` show, or everything: an upper bound.
     """
+    return _without_repeats(_plan(recipe, prefix, chain))
+
+
+def _without_repeats(costs: Iterator[Cost]) -> Iterator[Cost]:
+    """Samples of one model under one setting are drawn once; a second stage that wants them finds them in the cache."""
+    largest: dict[str, int] = {}
+    for cost in costs:
+        known = largest.get(cost.sampler, 0)
+        if not cost.sampler or cost.rows is None:
+            yield cost
+            continue
+        share = max(cost.rows - known, 0) / max(cost.rows, 1)
+        largest[cost.sampler] = max(known, cost.rows)
+        yield replace(cost, samples=(cost.samples or 0) * share, tokens=(cost.tokens or 0) * share)
+
+
+def _plan(recipe: CurationRecipe, prefix: str, chain: tuple[str, ...]) -> Iterator[Cost]:
     total: int | None = 0
     for source in recipe.sources:
         costs = list(_plan_source(source, prefix, (*chain, recipe.name)))
@@ -86,7 +105,7 @@ def _after(correct: int, samples: int, more: int) -> dict[tuple[int, int], float
 def _plan_source(source: SourceConfig, prefix: str, chain: tuple[str, ...]) -> Iterator[Cost]:
     if source.recipe is not None and source.recipe not in chain:
         inner = load_curation(source.recipe)
-        costs = list(plan(inner, f"{prefix}{inner.name}/", chain))
+        costs = list(_plan(inner, f"{prefix}{inner.name}/", chain))
         yield from costs
         name, rows, published = inner.name, costs[-1].kept, None
     else:
@@ -125,4 +144,6 @@ def _cost(stage: Stage, name: str, rows: int | None, kept: int | None) -> Cost:
     if isinstance(stage, PassRateStage):
         each = expected_samples(Wanted(stage.half_width, stage.confidence, stage.min_samples, stage.max_samples))
     length = stage.expected_tokens or stage.rollout.max_completion_length
-    return Cost(name, rows, kept, each * rows, each * rows * length, stage.model.name_or_path)
+    settings = stage.model_dump(mode="json", include={"model", "rollout", "prompt", "seed"})
+    sampler = json.dumps(settings, sort_keys=True)
+    return Cost(name, rows, kept, each * rows, each * rows * length, stage.model.name_or_path, sampler)

@@ -58,7 +58,7 @@ def write_set(curated: Curated, directory: Path) -> Written:
         files = RunDir(directory)
         files.write_json(MANIFEST, manifest)
         files.write_json("funnel.json", as_rows(curated.steps))
-        files.write_text("recipe.yaml", _yaml(curated.recipe))
+        files.write_text("curation.yaml", _yaml(curated.recipe))
         files.write_text("README.md", write_card(manifest, curated.steps, rejects(curated.steps)))
     return Written(directory, manifest["rows"], manifest["held_out_rows"], len(overlaps))
 
