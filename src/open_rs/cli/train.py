@@ -50,17 +50,17 @@ def command(
     loaded = None if recipe is None else load(recipe, overrides, written_for, num_processes)
     if loaded is not None and loaded.translation is not None:
         show_translation(loaded.translation)
+    from open_rs.train.budget import process_started
     from open_rs.train.run import resume, train
 
     with Live() as live:
         if loaded is None:
             assert resumed is not None
             directory = resumed
-            summary = resume(directory, live)
+            summary = resume(directory, live, process_started())
         else:
-            assert loaded is not None
             directory = out or next_free(Path("runs") / loaded.recipe.name)
-            summary = train(loaded.recipe, directory, live)
+            summary = train(loaded.recipe, directory, live, process_started())
     finish_run(directory, summary)
     if push is not None:
         _release(directory, push)
