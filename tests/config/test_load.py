@@ -106,6 +106,7 @@ FAULTS = {
     "dollars without a price": ("budget.usd=5", ["budget.usd", "budget.gpu_hour_usd"]),
     "no value": ("train", ["section.key=value"]),
     "broken yaml": ("train.max_steps=[1", ["train.max_steps", "YAML"]),
+    "fewest over most": ("data.arithmetic.min_operands=9", ["data.arithmetic.min_operands: 9", "max_operands: 4"]),
     "path through a value": ("train.max_steps.x=1", ["train.max_steps"]),
 }
 
@@ -124,6 +125,11 @@ FILES = {
     "list": ("- a", ["mapping"]),
     "repeated key": ("train: {max_steps: 1, max_steps: 2}", ["`max_steps` is given twice"]),
     "syntax": ("train: {", ["YAML"]),
+    "generated and read": ("data: {name: arithmetic, path: x.jsonl}", ["data.name", "data.path"]),
+    "answer longer than the server": (
+        "rollout: {engine: vllm, vllm: {max_model_len: 600}}",
+        ["rollout.vllm.max_model_len: 600", "prompt.max_prompt_length", "rollout.max_completion_length"],
+    ),
     "two faults": ("train: {max_steps: 0, seed: -1}", ["train.max_steps", "train.seed"]),
 }
 

@@ -50,6 +50,7 @@ def command(
     loaded = None if recipe is None else load(recipe, overrides, written_for, num_processes)
     if loaded is not None and loaded.translation is not None:
         show_translation(loaded.translation)
+    from open_rs.train.budget import process_started
     from open_rs.train.run import is_main_process, resume, silent, train
 
     with Live() as live:
@@ -57,11 +58,10 @@ def command(
         if loaded is None:
             assert resumed is not None
             directory = resumed
-            summary = resume(directory, observe)
+            summary = resume(directory, observe, process_started())
         else:
-            assert loaded is not None
             directory = out or _default_directory(loaded.recipe.name)
-            summary = train(loaded.recipe, directory, observe)
+            summary = train(loaded.recipe, directory, observe, process_started())
     if not is_main_process():
         return
     finish_run(directory, summary)

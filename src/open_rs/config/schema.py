@@ -53,6 +53,12 @@ class ArithmeticConfig(Section):
     num_problems: int = Field(default=4096, ge=1)
     seed: int = 0
 
+    @model_validator(mode="after")
+    def _least_is_not_above_most(self) -> Self:
+        if self.min_operands > self.max_operands:
+            raise ValueError(f"min_operands: {self.min_operands} exceeds max_operands: {self.max_operands}; lower one")
+        return self
+
 
 class DataConfig(Section):
     """Where training problems come from, which columns to read, and which rows to leave out."""
@@ -304,3 +310,16 @@ class Recipe(Section):
     guard: GuardConfig = GuardConfig()
     budget: BudgetConfig = BudgetConfig()
     because: dict[str, str] = Field(default_factory=dict)
+
+    @model_validator(mode="after")
+    def _sections_agree(self) -> Self:
+        room = self.rollout.vllm.max_model_len
+        needed = self.prompt.max_prompt_length + self.rollout.max_completion_length
+        if self.rollout.engine == "vllm" and room is not None and needed > room:
+            raise ValueError(
+                f"rollout.vllm.max_model_len: {room} tokens hold no prompt and answer of prompt.max_prompt_length + "
+                f"rollout.max_completion_length = {needed}; raise it, or leave it out"
+            )
+        if self.data.name == "arithmetic" and self.data.path is not None:
+            raise ValueError("data.name: `arithmetic` is generated, and data.path names a file; keep one of the two")
+        return self

@@ -28,9 +28,10 @@ def silent(kind: str, row: Mapping[str, Any]) -> None:
     """Observe nothing."""
 
 
-def train(recipe: Recipe, out: Path, observe: Observe = silent) -> dict[str, Any]:
+def train(recipe: Recipe, out: Path, observe: Observe = silent, started: float | None = None) -> dict[str, Any]:
     """Run a recipe into the directory `out`; returns its summary, which is also `out/summary.json`.
 
+    `started`, as `time.time()` counts, is when the budget's clock began; now, where it is absent.
     Raises UserError for a recipe that can't run, or a directory that holds something already.
     """
     if recipe.rollout.engine == "endpoint":
@@ -39,17 +40,17 @@ def train(recipe: Recipe, out: Path, observe: Observe = silent) -> dict[str, Any
             "and curation take any endpoint)"
         )
     run = RunDir.create(out, resolved_yaml(recipe)) if is_main_process() else RunDir(out)
-    return _run(recipe, run, observe)
+    return _run(recipe, run, observe, started or time.time())
 
 
-def resume(out: Path, observe: Observe = silent) -> dict[str, Any]:
+def resume(out: Path, observe: Observe = silent, started: float | None = None) -> dict[str, Any]:
     """Go on with a run that was cut off, from its newest checkpoint, by its own recipe."""
     run = RunDir.open(out)
-    return _run(load_recipe(out / "recipe.yaml"), run, observe)
+    return _run(load_recipe(out / "recipe.yaml"), run, observe, started or time.time())
 
 
-def _run(recipe: Recipe, run: RunDir, observe: Observe) -> dict[str, Any]:
-    with Parts.build(recipe, run, observe, started=time.time()) as parts:
+def _run(recipe: Recipe, run: RunDir, observe: Observe, started: float) -> dict[str, Any]:
+    with Parts.build(recipe, run, observe, started) as parts:
         parts.note_problems()
         step = parts.resume()
         base = _measure(parts, "base")
