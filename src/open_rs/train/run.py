@@ -20,7 +20,7 @@ MODEL = "model"  # where the trained model lies in a run
 
 
 def is_main_process() -> bool:
-    """Whether this process writes for all; asked before accelerate has started, so read from its launcher's variable."""
+    """Whether this process writes for all; accelerate has not started yet, so the launcher's variable is read."""
     return os.environ.get("RANK", "0") == "0"
 
 
