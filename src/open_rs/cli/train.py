@@ -75,7 +75,7 @@ def _default_directory(name: str) -> Path:
     from open_rs.run_dir import next_free
 
     if int(os.environ.get("WORLD_SIZE", "1")) > 1:
-        raise UserError("--out: several processes must mean the same run directory; name it, for instance --out runs/mine")
+        raise UserError("--out: several processes must mean one run directory; name it, for instance --out runs/mine")
     return next_free(Path("runs") / name)
 
 
