@@ -10,7 +10,6 @@ from rich.console import Console
 from rich.table import Table
 
 MEASURES = (("avg", "sampled"), ("greedy", "greedy"), ("pass@8", "one of 8 right"))
-SETS = {"held_out": "held out", "one_operand_longer": "one operand longer"}
 
 
 def finish_run(directory: Path, summary: Mapping[str, Any]) -> None:
@@ -27,6 +26,8 @@ def finish_run(directory: Path, summary: Mapping[str, Any]) -> None:
 
 def before_and_after(summary: Mapping[str, Any]) -> Table:
     """Scores of every held-out set before and after, with the paired difference and its interval where there is one."""
+    from open_rs.report.card import SETS
+
     table = Table("right answers", "before", "after", "difference", "95 % interval", box=None, header_style="bold")
     for column in table.columns[1:]:
         column.justify = "right"
@@ -40,7 +41,7 @@ def before_and_after(summary: Mapping[str, Any]) -> Table:
                 low, high = difference["ci95"]
                 cells = [f"{100 * difference['value']:+.1f}", f"{100 * low:+.1f} to {100 * high:+.1f}"]
             before, after = (f"{100 * sides[side][key]:.1f} %" for side in ("base", "trained"))
-            table.add_row(f"{SETS.get(name, name)}, {words}", before, after, *cells)
+            table.add_row(f"{str(SETS.get(name, name)).split(' than')[0]}, {words}", before, after, *cells)
     return table
 
 

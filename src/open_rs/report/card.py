@@ -9,7 +9,10 @@ import yaml
 
 from open_rs.run_dir import RunDir
 
-SETS = {"held_out": "held-out problems", "one_operand_longer": "one operand longer than any trained on"}
+SETS = {  # sets of `summary.json`, in words
+    "held_out": "held-out problems",
+    "one_operand_longer": "one operand longer than any in this training",
+}
 
 
 def model_card(run: RunDir, repo_id: str) -> str:

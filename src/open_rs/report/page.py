@@ -13,6 +13,7 @@ import yaml
 from markupsafe import Markup
 
 from open_rs.report import charts
+from open_rs.report.card import SETS
 from open_rs.report.charts import AFTER, BEFORE, FOURTH, THIRD, Bar, Series
 from open_rs.report.live import duration
 from open_rs.run_dir import RunDir
@@ -22,8 +23,6 @@ READER_ROWS = 8  # completions of each such step
 PAIRS = 4
 LONGEST_TEXT = 6_000  # characters of one completion; the whole of it is in the run
 
-# sets of `summary.json`, with the words for them
-SETS = {"held_out": "held-out problems", "one_operand_longer": "one operand longer than any trained on"}
 MEASURES = {"avg": "sampled", "greedy": "greedy", "pass@8": "at least one of 8 right"}
 
 
@@ -129,7 +128,8 @@ def _reading(summary: Mapping[str, Any]) -> str:
         return ""
     return (
         "How to read it: training that only sharpens what the model could already do lifts the sampled score towards "
-        "the old score of at least one of 8 right; a rise of that score too, or on longer problems, is learning."
+        "the old score of at least one of 8 right; a rise of that score too, or on longer problems, is learning. "
+        "Longer problems are longer than any of this training; the base model had met a few of that length."
     )
 
 
