@@ -63,6 +63,10 @@ SIZES: dict[str, dict[str, int]] = {
         "vocab_size": 24_000,
     },
 }
+WARM_UP = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 1, "num_attention_heads": 2} | {
+    "num_key_value_heads": 2,
+    "vocab_size": 64,
+}
 KEY_HEADS = {"4M": 2, "20M": 5, "60M": 2}
 MODES: dict[str, tuple[LoraConfig | None, str]] = {
     "full": (None, "adamw"),
@@ -138,7 +142,7 @@ def measure(size: str, mode: str, dtype: str, checkpointing: bool) -> dict[str, 
 
 def _peak(config: Qwen2Config, recipe: Recipe) -> int:
     """Growth of the resident size over two updates, the model's own weights included."""
-    small = Qwen2Config(hidden_size=32, intermediate_size=64, num_hidden_layers=1, num_attention_heads=2, vocab_size=64)
+    small = Qwen2Config(**WARM_UP)
     build_policy(small, recipe).update(build_batch(64, 4, 64), 1e-4)
     gc.collect()
     ctypes.CDLL(None).malloc_trim(0)

@@ -42,6 +42,7 @@ def simulate(
     evaluation: float = 5.0,
     tokens_per_step: int = 10_000,
     most_tokens: int | None = None,
+    growth: Callable[[int], float] = lambda step: 1.0,
 ) -> Ran:
     """A run of the loop's shape on a clock of its own; the last evaluation is as slow as the last step."""
     clock = Clock()
@@ -58,10 +59,11 @@ def simulate(
         if step % 20 == 19:
             phases["validate"] = 0.5 * slowness
         clock.now += seconds + phases.get("validate", 0.0)
-        budget.charge(phases, {"sampled": tokens_per_step}, step)
+        budget.charge(phases, {"sampled": round(tokens_per_step * growth(step))}, step)
         step += 1
-    clock.now += evaluation * max(1.0, slowness)
+    clock.now += evaluation * max(1.0, slowness) * growth(step)
     budget.charge({"evaluate": evaluation})
+    clock.now += 2.0  # the report
     return Ran(step, clock.now - 1000.0, rates, step * tokens_per_step)
 
 
@@ -84,6 +86,13 @@ def test_a_run_ends_inside_its_hours_with_the_schedule_finished(
     assert ran.seconds <= limit
     assert ran.rates[-1] == pytest.approx(0.1)
     assert ran.steps >= 3
+
+
+@pytest.mark.parametrize("limit", [60.0, 120.0, 240.0])
+def test_the_last_evaluation_is_expected_to_sample_the_longer_answers_of_now(limit: float) -> None:
+    longer: Callable[[int], float] = lambda step: min(1.6, 1.0 + step / 40)  # noqa: E731
+    ran = simulate(BudgetConfig(hours=limit / 3600), lambda step, elapsed: 1.5, evaluation=9.0, growth=longer)
+    assert ran.seconds <= limit
 
 
 @pytest.mark.parametrize("limit", [60.0, 120.0, 240.0])

@@ -13,7 +13,8 @@ LUMPS = ("validate", "save")  # phases that fall due every so many steps, and on
 MEMORY_STEPS = 6  # the planner looks at the last few steps, so that it follows a change of throughput at once
 ALARM_STEPS = 2  # so many slow steps in a row are taken for a slower machine
 STEP_HASTE = 1.15  # a step may take this much longer than the longest of the last few
-CLOSING_HASTE = 1.25  # the last evaluation may take this much longer than the first
+CLOSING_HASTE = 1.15  # the last evaluation may take this much longer than the first, scaled to the answers of now
+AFTERWARDS_SECONDS = 2.5  # from the last evaluation to the end of the process: summary and report
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,6 +99,7 @@ class Pacer:
     _seconds: deque[float] = field(default_factory=lambda: deque(maxlen=MEMORY_STEPS))
     _tokens: deque[int] = field(default_factory=lambda: deque(maxlen=MEMORY_STEPS))
     _fastest: float = math.inf  # seconds a token, over a full memory
+    _first_tokens: float = 0.0
 
     def watch(self, elapsed: float, seconds: Mapping[str, float], tokens: int) -> None:
         """Learn from one step."""
@@ -105,6 +107,8 @@ class Pacer:
         self.steps_seen += 1
         self._seconds.append(max(0.0, elapsed - lump_seconds))
         self._tokens.append(tokens)
+        if self.steps_seen <= ALARM_STEPS:
+            self._first_tokens = _mean(self._tokens)
         if len(self._seconds) >= MEMORY_STEPS // 2:
             self._fastest = min(self._fastest, self._seconds_per_token(MEMORY_STEPS))
 
@@ -117,7 +121,8 @@ class Pacer:
 
     def pace(self, evaluation_seconds: float) -> Pace | None:
         """What steps cost now; None where nothing is known yet."""
-        lumps, slowdown = sum(self.lumps.values()), self._slowdown()
+        lumps, slowdown = sum(self.lumps.values()) + AFTERWARDS_SECONDS, self._slowdown()
+        evaluation_seconds *= self._growth()
         closing = max(self.reserve_seconds, evaluation_seconds * max(CLOSING_HASTE, 1.1 * slowdown) + lumps)
         bare = max(self.reserve_seconds, evaluation_seconds * slowdown + lumps)
         if not self._seconds:
@@ -134,6 +139,10 @@ class Pacer:
             closing_seconds=closing,
             bare_closing_seconds=bare,
         )
+
+    def _growth(self) -> float:
+        """How much longer answers are now than in the first steps; the last evaluation will sample as many of them."""
+        return max(1.0, _mean(list(self._tokens)[-ALARM_STEPS:]) / self._first_tokens) if self._first_tokens else 1.0
 
     def _seconds_per_token(self, steps: int) -> float:
         seconds, tokens = list(self._seconds)[-steps:], list(self._tokens)[-steps:]
