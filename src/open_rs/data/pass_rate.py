@@ -154,8 +154,8 @@ def bounds(correct: int, samples: int, confidence: float) -> tuple[float, float]
     """Wilson's interval for the true rate; [0, 1] without samples."""
     if samples == 0:
         return 0.0, 1.0
-    lower, upper = wilson(correct, samples, confidence)
-    return lower, upper
+    interval = wilson(correct, samples, confidence)
+    return interval.low, interval.high
 
 
 @cache
