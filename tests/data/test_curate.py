@@ -6,6 +6,7 @@ import gzip
 import json
 from dataclasses import dataclass
 from pathlib import Path
+from xml.etree import ElementTree
 
 import pytest
 
@@ -130,6 +131,8 @@ def test_the_written_set_loads_and_says_where_everything_went(lab: Lab) -> None:
     leak = next(row for row in dropped if row["reason"] == "repeats aime24")
     assert leak["evidence"]["item_question"] == EXAM
     assert str(lab.path) not in (written.directory / "README.md").read_text()
+    drawing = ElementTree.parse(written.directory / "funnel.svg")
+    assert "19 of 20" in {text.text for text in drawing.iter("{http://www.w3.org/2000/svg}text")}
     verify_set(written.directory)
 
 
