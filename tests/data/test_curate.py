@@ -257,25 +257,23 @@ def test_the_plan_of_the_paper_s_set_counts_shared_samples_once() -> None:
     assert [cost.samples for cost in costs] == [40_315, 0]
 
 
-def test_the_paper_s_recipe_runs_at_small_scale_with_another_model(lab: Lab) -> None:
+def test_the_paper_s_recipe_can_be_rehearsed_with_another_model(lab: Lab) -> None:
     rows = [{**sum_of(number), "solution": f"\\boxed{{{2 * number + 3}}}"} for number in range(60)]
     lab.write("s1.jsonl", [{**row, "question": row["problem"], "cot_type": "math"} for row in rows[:40]])
     lab.write("deepscaler.jsonl", rows[20:])
-    small = [
-        "benchmarks=[aime24]",
-        f"directories=[{lab.path}]",
-        "sources.0.stages.0.rows=9",
-        "sources.1.stages.0.rows=8",
-    ]
+    small = ["benchmarks=[aime24]", f"directories=[{lab.path}]", "rehearsal.limit=30", "rehearsal.model=stand-in"]
 
     def script(prompt: Prompt, sample: int) -> str:
         number = int(prompt.text.split()[2])
         return f"\\boxed{{{2 * number + 3 if number % 3 == 0 else 0}}}"
 
-    curated = lab.run(load_curation("open-rs", small), script)
+    recipe = load_curation("open-rs", [*small, "sources.0.stages.0.rows=9", "sources.1.stages.0.rows=8"])
+    curated = lab.run(recipe, script)
+    assert {step.rows_in for step in curated.steps if step.name.endswith("/load")} == {30}
     written = write_set(curated, lab.path / "set")
     manifest = json.loads((written.directory / "manifest.json").read_text())
     assert set(manifest["by_level"]) == {"Hard", "Easy"}
     assert {origin["name"] for origin in manifest["origins"]} == {"s1", "deepscaler", "deepscaler-easy"}
     assert "| paper |" in (written.directory / "README.md").read_text()
-    assert read_set(written.directory)[0].meta["num_samples"] == 1
+    assert {problem.meta["num_samples"] for problem in read_set(written.directory)} == {1}
+    assert {cost.model for cost in plan(recipe)} == {"stand-in", None}

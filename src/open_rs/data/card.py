@@ -41,7 +41,7 @@ def funnel_table(steps: Sequence[Step]) -> str:
 
 
 def funnel_drawing(steps: Sequence[Step]) -> str:
-    """The funnel as an SVG: one bar a step, its light part dropped; readable without colour, as every bar is labelled."""
+    """The funnel as an SVG: one bar a step, its light part dropped, with the counts beside it."""
     widest = max((step.rows_in for step in steps), default=0) or 1
     bars: list[str] = []
     for number, step in enumerate(steps):

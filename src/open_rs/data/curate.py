@@ -19,7 +19,16 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from open_rs.config.curation import CurationRecipe, JudgeStage, PassRateStage, SourceConfig, Stage, load_curation
+from open_rs.config.curation import (
+    CurationRecipe,
+    JudgeStage,
+    PassRateStage,
+    RehearsalConfig,
+    SourceConfig,
+    Stage,
+    load_curation,
+    rehearsed,
+)
 from open_rs.data import intake
 from open_rs.data.model_stages import BuildSampler, build_sampler, decide, model_identity
 from open_rs.data.rows import Dropped
@@ -156,7 +165,7 @@ def curate(
     try:
         items = workshop.benchmark_items()
         workshop.benchmark_digest = _digest([[item.question, item.answer] for item in items])
-        return _Run(workshop, (recipe.name,)).recipe(recipe, prefix="")
+        return _Run(workshop, (recipe.name,), recipe.rehearsal).recipe(recipe, prefix="")
     finally:
         workshop.close()
 
@@ -167,8 +176,10 @@ class _Run:
 
     workshop: Workshop
     chain: tuple[str, ...]
+    rehearsal: RehearsalConfig
 
     def recipe(self, recipe: CurationRecipe, prefix: str) -> Curated:
+        recipe = rehearsed(recipe, self.rehearsal)
         steps: list[Step] = []
         origins: list[Origin] = []
         parts: list[tuple[Rows, str]] = []
@@ -198,7 +209,7 @@ class _Run:
         recipe = load_curation(name)
         if recipe.name in self.chain:
             raise UserError(f"sources: {' -> '.join((*self.chain, recipe.name))} is a circle of recipes; remove one")
-        return _Run(self.workshop, (*self.chain, recipe.name)).recipe(recipe, f"{prefix}{recipe.name}/")
+        return _Run(self.workshop, (*self.chain, recipe.name), self.rehearsal).recipe(recipe, f"{prefix}{recipe.name}/")
 
     def _load(
         self, source: SourceConfig, prefix: str, steps: list[Step], origins: list[Origin]
