@@ -179,6 +179,18 @@ def test_damaged_bytes_and_huge_rows_are_rows_with_a_reason(lab: Lab) -> None:
     assert [dict(step.reasons) for step in steps] == [{"over 100,000 characters": 1}, {"damaged encoding": 1}]
 
 
+def test_an_interrupted_stage_leaves_nothing_and_what_was_finished(lab: Lab) -> None:
+    def lost(prompt: Prompt, sample: int) -> str:
+        raise UserError("endpoint: stopped answering")
+
+    recipe = lab.recipe(STAGES[0], {"stage": "pass_rate"})
+    with pytest.raises(UserError, match="stopped answering"):
+        lab.run(recipe, lost)
+    names = [place.name for place in (lab.path / "cache" / "stages").iterdir()]
+    assert len(names) == 2 and not any(name.startswith(".") for name in names)
+    assert [step.cached for step in lab.run(recipe, lambda prompt, sample: "\\boxed{3}").steps] == [True, True, False]
+
+
 def test_quota_sample_band_label_and_extract_do_what_they_say(lab: Lab) -> None:
     rows = [{"problem": f"Question {i}?", "solution": f"so \\boxed{{{i}}}", "answer": "", "n": i} for i in range(9)]
     lab.write("pool.jsonl", [*rows, {"problem": "Q?", "solution": "none", "answer": "", "n": 1}])

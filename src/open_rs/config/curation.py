@@ -288,7 +288,7 @@ def find_curation(name_or_path: str | Path) -> Path:
         return shipped
     known = curation_names()
     near = difflib.get_close_matches(str(name_or_path), known, n=1)
-    hint = f"; did you mean `{near[0]}`?" if near else ""
+    hint = f"; did you mean `{near[0]}`?" if near else "."
     raise UserError(f"{name_or_path}: no such curation recipe{hint} Give a YAML file or one of {', '.join(known)}")
 
 
@@ -318,7 +318,7 @@ def _explain(fault: Mapping[str, Any]) -> str:
     if fault["type"] == "extra_forbidden":
         known = _keys_beside(fault["loc"])
         near = difflib.get_close_matches(str(location[-1]), known, n=1)
-        hint = f"; did you mean `{near[0]}`?" if near else ""
+        hint = f"; did you mean `{near[0]}`?" if near else "."
         return f"`{dotted}` is no key here{hint} Known: {', '.join(known)}"
     if fault["type"] in ("union_tag_invalid", "union_tag_not_found"):
         return f"{dotted}: a stage is named by `stage:`, one of {', '.join(STAGES)}"

@@ -14,6 +14,7 @@ import shutil
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, replace
 from functools import cache
 from pathlib import Path
@@ -256,7 +257,7 @@ class _Run:
         if not cached:
             started = time.perf_counter()
             notes: Notes = {}
-            with disk_errors(directory):
+            with disk_errors(directory), _no_draft_left(directory):
                 counted = _write_stage(directory, self._watched(name, num_rows, decisions(notes)))
                 counted |= {"notes": notes, "seconds": time.perf_counter() - started}
                 _finish_stage(directory, counted)
@@ -318,6 +319,15 @@ def _finish_stage(directory: Path, counted: Mapping[str, Any]) -> None:
     (draft / "stage.json").write_text(json.dumps(counted, indent=2, default=str), encoding="utf-8")
     shutil.rmtree(directory, ignore_errors=True)
     draft.rename(directory)
+
+
+@contextmanager
+def _no_draft_left(directory: Path) -> Iterator[None]:
+    """Take away half a stage when it is interrupted."""
+    try:
+        yield
+    finally:
+        shutil.rmtree(_draft(directory), ignore_errors=True)
 
 
 def _draft(directory: Path) -> Path:
