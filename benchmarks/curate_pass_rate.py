@@ -20,7 +20,7 @@ from pathlib import Path
 from open_rs.config.schema import ArithmeticConfig, ModelConfig, PromptConfig, RolloutConfig
 from open_rs.data import arithmetic
 from open_rs.data.model_stages import build_sampler
-from open_rs.data.pass_rate import Store, Wanted, measure, problem_key, samples_to_ask, wilson
+from open_rs.data.pass_rate import Store, Wanted, bounds, measure, problem_key, samples_to_ask
 from open_rs.grading import Grader
 from open_rs.types import Problem
 
@@ -72,7 +72,7 @@ def judge(seen: list[list[bool]], fresh: list[list[bool]], rates: list[float] | 
         drawn = 0
         while more := samples_to_ask(sum(samples[:drawn]), drawn, WANTED):
             drawn += more
-        lower, upper = wilson(sum(samples[:drawn]), drawn, WANTED.confidence)
+        lower, upper = bounds(sum(samples[:drawn]), drawn, WANTED.confidence)
         widest = max(widest, (upper - lower) / 2)
         spent += drawn
         same += lower <= sum(samples) / TRUTH <= upper
@@ -90,7 +90,7 @@ def judge(seen: list[list[bool]], fresh: list[list[bool]], rates: list[float] | 
 
 def widest_of(samples: int) -> float:
     """The half-width of the widest Wilson interval that so many samples can give."""
-    bounds = (wilson(correct, samples, WANTED.confidence) for correct in range(samples + 1))
+    bounds = (bounds(correct, samples, WANTED.confidence) for correct in range(samples + 1))
     return max((upper - lower) / 2 for lower, upper in bounds)
 
 

@@ -6,6 +6,7 @@ import gzip
 import json
 from dataclasses import dataclass
 from pathlib import Path
+from xml.etree import ElementTree
 
 import pytest
 
@@ -130,6 +131,8 @@ def test_the_written_set_loads_and_says_where_everything_went(lab: Lab) -> None:
     leak = next(row for row in dropped if row["reason"] == "repeats aime24")
     assert leak["evidence"]["item_question"] == EXAM
     assert str(lab.path) not in (written.directory / "README.md").read_text()
+    drawing = ElementTree.parse(written.directory / "funnel.svg")
+    assert "19 of 20" in {text.text for text in drawing.iter("{http://www.w3.org/2000/svg}text")}
     verify_set(written.directory)
 
 
@@ -174,6 +177,18 @@ def test_damaged_bytes_and_huge_rows_are_rows_with_a_reason(lab: Lab) -> None:
     (lab.path / "pool.jsonl").write_bytes(b"\n".join([good, bad, huge]))
     steps = lab.run(lab.recipe({"stage": "rules", "rules": ["encoding"]})).steps
     assert [dict(step.reasons) for step in steps] == [{"over 100,000 characters": 1}, {"damaged encoding": 1}]
+
+
+def test_an_interrupted_stage_leaves_nothing_and_what_was_finished(lab: Lab) -> None:
+    def lost(prompt: Prompt, sample: int) -> str:
+        raise UserError("endpoint: stopped answering")
+
+    recipe = lab.recipe(STAGES[0], {"stage": "pass_rate"})
+    with pytest.raises(UserError, match="stopped answering"):
+        lab.run(recipe, lost)
+    names = [place.name for place in (lab.path / "cache" / "stages").iterdir()]
+    assert len(names) == 2 and not any(name.startswith(".") for name in names)
+    assert [step.cached for step in lab.run(recipe, lambda prompt, sample: "\\boxed{3}").steps] == [True, True, False]
 
 
 def test_quota_sample_band_label_and_extract_do_what_they_say(lab: Lab) -> None:
@@ -254,25 +269,23 @@ def test_the_plan_of_the_paper_s_set_counts_shared_samples_once() -> None:
     assert [cost.samples for cost in costs] == [40_315, 0]
 
 
-def test_the_paper_s_recipe_runs_at_small_scale_with_another_model(lab: Lab) -> None:
+def test_the_paper_s_recipe_can_be_rehearsed_with_another_model(lab: Lab) -> None:
     rows = [{**sum_of(number), "solution": f"\\boxed{{{2 * number + 3}}}"} for number in range(60)]
     lab.write("s1.jsonl", [{**row, "question": row["problem"], "cot_type": "math"} for row in rows[:40]])
     lab.write("deepscaler.jsonl", rows[20:])
-    small = [
-        "benchmarks=[aime24]",
-        f"directories=[{lab.path}]",
-        "sources.0.stages.0.rows=9",
-        "sources.1.stages.0.rows=8",
-    ]
+    small = ["benchmarks=[aime24]", f"directories=[{lab.path}]", "rehearsal.limit=30", "rehearsal.model=stand-in"]
 
     def script(prompt: Prompt, sample: int) -> str:
         number = int(prompt.text.split()[2])
         return f"\\boxed{{{2 * number + 3 if number % 3 == 0 else 0}}}"
 
-    curated = lab.run(load_curation("open-rs", small), script)
+    recipe = load_curation("open-rs", [*small, "sources.0.stages.0.rows=9", "sources.1.stages.0.rows=8"])
+    curated = lab.run(recipe, script)
+    assert {step.rows_in for step in curated.steps if step.name.endswith("/load")} == {30}
     written = write_set(curated, lab.path / "set")
     manifest = json.loads((written.directory / "manifest.json").read_text())
     assert set(manifest["by_level"]) == {"Hard", "Easy"}
     assert {origin["name"] for origin in manifest["origins"]} == {"s1", "deepscaler", "deepscaler-easy"}
     assert "| paper |" in (written.directory / "README.md").read_text()
-    assert read_set(written.directory)[0].meta["num_samples"] == 1
+    assert {problem.meta["num_samples"] for problem in read_set(written.directory)} == {1}
+    assert {cost.model for cost in plan(recipe)} == {"stand-in", None}

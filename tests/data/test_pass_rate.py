@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from open_rs.data.judge import read_prompt, read_reply
-from open_rs.data.pass_rate import Sampler, Store, Wanted, measure, samples_to_ask, wilson
+from open_rs.data.pass_rate import Sampler, Store, Wanted, bounds, measure, samples_to_ask
 from open_rs.data.plan import expected_samples
 from open_rs.grading import Grader
 from open_rs.prompts import Prompt
@@ -96,7 +96,7 @@ def test_the_stated_bounds_hold_the_true_rate_although_sampling_stops_early(a: f
     for seed in range(1500):
         rate = draw.betavariate(a, b)
         correct, samples = draw_until_narrow(rate, seed, WANTED)
-        lower, upper = wilson(correct, samples, WANTED.confidence)
+        lower, upper = bounds(correct, samples, WANTED.confidence)
         assert (upper - lower) / 2 <= WANTED.half_width
         held += lower <= rate <= upper
     assert held / 1500 >= 0.93
@@ -110,7 +110,7 @@ def test_mixed_difficulty_needs_forty_percent_fewer_samples_than_a_fixed_number(
 
 
 def half_width(correct: int, samples: int) -> float:
-    lower, upper = wilson(correct, samples, WANTED.confidence)
+    lower, upper = bounds(correct, samples, WANTED.confidence)
     return (upper - lower) / 2
 
 

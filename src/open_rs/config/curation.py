@@ -200,6 +200,14 @@ class HeldOutConfig(Section):
     seed: int = 42
 
 
+class RehearsalConfig(Section):
+    """Try a recipe in minutes before its models are paid for; reaches into the recipes that it reads as well."""
+
+    limit: int | None = Field(default=None, ge=1, description="rows of each source")
+    model: str | None = Field(default=None, description="in place of every model, sampled by the local engine")
+    max_completion_length: int = Field(default=128, ge=1, description="tokens, where `model` is set")
+
+
 class CurationRecipe(Section):
     """A complete curation: sources, then stages over their union. `because` gives reasons, keyed by dotted name."""
 
@@ -212,6 +220,7 @@ class CurationRecipe(Section):
     )
     directories: tuple[str, ...] = Field((), description="folders with copies of sources and benchmarks; else the Hub")
     held_out: HeldOutConfig = HeldOutConfig(rows=0)
+    rehearsal: RehearsalConfig = RehearsalConfig()
     allow_contaminated: bool = Field(False, description="write rows that repeat a benchmark; training then asks again")
     because: dict[str, str] = Field(default_factory=dict)
 
@@ -238,6 +247,37 @@ def load_curation(name_or_path: str | Path, overrides: Sequence[str] = ()) -> Cu
         raise UserError("\n".join(f"{path.stem}: {line}" for line in lines)) from None
 
 
+def rehearsed(recipe: CurationRecipe, rehearsal: RehearsalConfig) -> CurationRecipe:
+    """The recipe with the rehearsal's limit on every source and its model in every stage; the same without one."""
+    if rehearsal == RehearsalConfig():
+        return recipe
+    sources = (_rehearse_source(source, rehearsal) for source in recipe.sources)
+    update = {"sources": tuple(sources), "stages": _rehearse(recipe.stages, rehearsal), "rehearsal": rehearsal}
+    return recipe.model_copy(update=update)
+
+
+def _rehearse_source(source: SourceConfig, rehearsal: RehearsalConfig) -> SourceConfig:
+    limit = rehearsal.limit or source.limit
+    return source.model_copy(update={"limit": limit, "stages": _rehearse(source.stages, rehearsal)})
+
+
+def _rehearse(stages: Sequence[Stage], rehearsal: RehearsalConfig) -> tuple[Stage, ...]:
+    if rehearsal.model is None:
+        return tuple(stages)
+    model, length = ModelConfig(name_or_path=rehearsal.model), rehearsal.max_completion_length
+    return tuple(
+        stage.model_copy(
+            update={
+                "model": model,
+                "rollout": stage.rollout.model_copy(update={"engine": "local", "max_completion_length": length}),
+            }
+        )
+        if isinstance(stage, PassRateStage | JudgeStage)
+        else stage
+        for stage in stages
+    )
+
+
 def find_curation(name_or_path: str | Path) -> Path:
     """The file behind a shipped name or a path."""
     path = Path(name_or_path).expanduser()
@@ -248,7 +288,7 @@ def find_curation(name_or_path: str | Path) -> Path:
         return shipped
     known = curation_names()
     near = difflib.get_close_matches(str(name_or_path), known, n=1)
-    hint = f"; did you mean `{near[0]}`?" if near else ""
+    hint = f"; did you mean `{near[0]}`?" if near else "."
     raise UserError(f"{name_or_path}: no such curation recipe{hint} Give a YAML file or one of {', '.join(known)}")
 
 
@@ -278,7 +318,7 @@ def _explain(fault: Mapping[str, Any]) -> str:
     if fault["type"] == "extra_forbidden":
         known = _keys_beside(fault["loc"])
         near = difflib.get_close_matches(str(location[-1]), known, n=1)
-        hint = f"; did you mean `{near[0]}`?" if near else ""
+        hint = f"; did you mean `{near[0]}`?" if near else "."
         return f"`{dotted}` is no key here{hint} Known: {', '.join(known)}"
     if fault["type"] in ("union_tag_invalid", "union_tag_not_found"):
         return f"{dotted}: a stage is named by `stage:`, one of {', '.join(STAGES)}"

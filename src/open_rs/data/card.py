@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from html import escape
 from typing import Any
 
 from open_rs.data.curate import Step
 
 LONGEST_QUOTE = 240
+LABEL_WIDTH, BAR_WIDTH, BAR_HEIGHT = 260, 420, 22  # pixels of the drawing
 
 
 def write_card(manifest: Mapping[str, Any], steps: Sequence[Step], rejects: Sequence[Mapping[str, Any]]) -> str:
@@ -15,7 +17,7 @@ def write_card(manifest: Mapping[str, Any], steps: Sequence[Step], rejects: Sequ
     parts = [
         _head(manifest),
         f"# {manifest['name']}\n\n{manifest['about']}\n\n{_counts(manifest)}",
-        "## Funnel\n\n" + funnel_table(steps),
+        "## Funnel\n\n![rows kept after each step](funnel.svg)\n\n" + funnel_table(steps),
         "## Sources\n\n" + _origins(manifest),
         "## Contamination\n\n" + _contamination(manifest),
         "## Rows that were left out\n\n" + _rejects(rejects),
@@ -36,6 +38,24 @@ def funnel_table(steps: Sequence[Step]) -> str:
             f"| {step.name} | {step.rows_in:,} | {step.kept:,} | {why} |" + (f" {paper} |" if published else "")
         )
     return "\n".join(lines)
+
+
+def funnel_drawing(steps: Sequence[Step]) -> str:
+    """The funnel as an SVG: one bar a step, its light part dropped, with the counts beside it."""
+    widest = max((step.rows_in for step in steps), default=0) or 1
+    bars: list[str] = []
+    for number, step in enumerate(steps):
+        top = number * BAR_HEIGHT
+        entered, kept = (BAR_WIDTH * rows / widest for rows in (step.rows_in, step.kept))
+        bars.append(
+            f'<text x="{LABEL_WIDTH - 8}" y="{top + 15}" text-anchor="end">{escape(step.name)}</text>'
+            f'<rect x="{LABEL_WIDTH}" y="{top + 3}" width="{entered:.1f}" height="16" fill="#d5dde5"/>'
+            f'<rect x="{LABEL_WIDTH}" y="{top + 3}" width="{kept:.1f}" height="16" fill="#3b6ea5"/>'
+            f'<text x="{LABEL_WIDTH + entered + 6:.1f}" y="{top + 15}">{step.kept:,} of {step.rows_in:,}</text>'
+        )
+    size = f'width="{LABEL_WIDTH + BAR_WIDTH + 150}" height="{len(steps) * BAR_HEIGHT + 4}"'
+    head = f'<svg xmlns="http://www.w3.org/2000/svg" {size} font-family="sans-serif" font-size="12" role="img">'
+    return "\n".join([head, "<title>Rows kept after each step</title>", *bars, "</svg>\n"])
 
 
 def _head(manifest: Mapping[str, Any]) -> str:

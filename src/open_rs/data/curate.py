@@ -14,12 +14,22 @@ import shutil
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, replace
 from functools import cache
 from pathlib import Path
 from typing import Any
 
-from open_rs.config.curation import CurationRecipe, JudgeStage, PassRateStage, SourceConfig, Stage, load_curation
+from open_rs.config.curation import (
+    CurationRecipe,
+    JudgeStage,
+    PassRateStage,
+    RehearsalConfig,
+    SourceConfig,
+    Stage,
+    load_curation,
+    rehearsed,
+)
 from open_rs.data import intake
 from open_rs.data.model_stages import BuildSampler, build_sampler, decide, model_identity
 from open_rs.data.rows import Dropped
@@ -156,7 +166,7 @@ def curate(
     try:
         items = workshop.benchmark_items()
         workshop.benchmark_digest = _digest([[item.question, item.answer] for item in items])
-        return _Run(workshop, (recipe.name,)).recipe(recipe, prefix="")
+        return _Run(workshop, (recipe.name,), recipe.rehearsal).recipe(recipe, prefix="")
     finally:
         workshop.close()
 
@@ -167,8 +177,10 @@ class _Run:
 
     workshop: Workshop
     chain: tuple[str, ...]
+    rehearsal: RehearsalConfig
 
     def recipe(self, recipe: CurationRecipe, prefix: str) -> Curated:
+        recipe = rehearsed(recipe, self.rehearsal)
         steps: list[Step] = []
         origins: list[Origin] = []
         parts: list[tuple[Rows, str]] = []
@@ -198,7 +210,7 @@ class _Run:
         recipe = load_curation(name)
         if recipe.name in self.chain:
             raise UserError(f"sources: {' -> '.join((*self.chain, recipe.name))} is a circle of recipes; remove one")
-        return _Run(self.workshop, (*self.chain, recipe.name)).recipe(recipe, f"{prefix}{recipe.name}/")
+        return _Run(self.workshop, (*self.chain, recipe.name), self.rehearsal).recipe(recipe, f"{prefix}{recipe.name}/")
 
     def _load(
         self, source: SourceConfig, prefix: str, steps: list[Step], origins: list[Origin]
@@ -245,7 +257,7 @@ class _Run:
         if not cached:
             started = time.perf_counter()
             notes: Notes = {}
-            with disk_errors(directory):
+            with disk_errors(directory), _no_draft_left(directory):
                 counted = _write_stage(directory, self._watched(name, num_rows, decisions(notes)))
                 counted |= {"notes": notes, "seconds": time.perf_counter() - started}
                 _finish_stage(directory, counted)
@@ -307,6 +319,15 @@ def _finish_stage(directory: Path, counted: Mapping[str, Any]) -> None:
     (draft / "stage.json").write_text(json.dumps(counted, indent=2, default=str), encoding="utf-8")
     shutil.rmtree(directory, ignore_errors=True)
     draft.rename(directory)
+
+
+@contextmanager
+def _no_draft_left(directory: Path) -> Iterator[None]:
+    """Take away half a stage when it is interrupted."""
+    try:
+        yield
+    finally:
+        shutil.rmtree(_draft(directory), ignore_errors=True)
 
 
 def _draft(directory: Path) -> Path:

@@ -10,20 +10,19 @@ from __future__ import annotations
 
 import hashlib
 import json
-import math
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cache
 from itertools import islice
 from pathlib import Path
-from statistics import NormalDist
 from typing import Any
 
 from open_rs.grading import Grader, Pending
 from open_rs.prompts import Prompt, opens_reasoning
 from open_rs.rollout.engine import Engine, Request, Sampling
 from open_rs.run_dir import disk_errors
+from open_rs.stats import wilson
 from open_rs.types import Problem, Rollout
 
 WINDOW = 512  # problems under way at a time
@@ -146,21 +145,17 @@ def rate_of(samples: Sequence[Sample], wanted: Wanted) -> Rate:
     """The rate that the samples show and its bounds."""
     judged = [sample for sample in samples if sample.correct is not None]
     correct = sum(sample.correct is True for sample in judged)
-    lower, upper = wilson(correct, len(judged), wanted.confidence)
+    lower, upper = bounds(correct, len(judged), wanted.confidence)
     tokens, truncated = sum(sample.num_tokens for sample in samples), sum(sample.truncated for sample in samples)
     return Rate(len(judged), correct, lower, upper, tokens, truncated, gradable=len(judged) == len(samples))
 
 
-def wilson(correct: int, samples: int, confidence: float) -> tuple[float, float]:
-    """Wilson's score interval for a share; [0, 1] without samples. `wilson(0, 9, 0.95) == (0.0, 0.299...)`."""
+def bounds(correct: int, samples: int, confidence: float) -> tuple[float, float]:
+    """Wilson's interval for the true rate; [0, 1] without samples."""
     if samples == 0:
         return 0.0, 1.0
-    z = NormalDist().inv_cdf(0.5 + confidence / 2)
-    scale = 1 + z * z / samples
-    share = correct / samples
-    middle = (share + z * z / (2 * samples)) / scale
-    half = z * math.sqrt(share * (1 - share) / samples + z * z / (4 * samples * samples)) / scale
-    return max(middle - half, 0.0) if correct else 0.0, min(middle + half, 1.0) if correct < samples else 1.0
+    interval = wilson(correct, samples, confidence)
+    return interval.low, interval.high
 
 
 @cache
@@ -180,7 +175,7 @@ def samples_to_ask(correct: int, samples: int, wanted: Wanted) -> int:
 
 
 def _is_narrow(correct: int, samples: int, wanted: Wanted) -> bool:
-    lower, upper = wilson(correct, samples, wanted.confidence)
+    lower, upper = bounds(correct, samples, wanted.confidence)
     return (upper - lower) / 2 <= wanted.half_width
 
 

@@ -11,10 +11,12 @@ from open_rs.config.curation import (
     JudgeStage,
     PassRateStage,
     QuotaStage,
+    RehearsalConfig,
     SampleStage,
     SourceConfig,
     Stage,
     load_curation,
+    rehearsed,
 )
 from open_rs.data.pass_rate import Wanted, samples_to_ask
 from open_rs.data.sources import SOURCES
@@ -63,9 +65,10 @@ def _without_repeats(costs: Iterator[Cost]) -> Iterator[Cost]:
 
 
 def _plan(recipe: CurationRecipe, prefix: str, chain: tuple[str, ...]) -> Iterator[Cost]:
+    recipe = rehearsed(recipe, recipe.rehearsal)
     total: int | None = 0
     for source in recipe.sources:
-        costs = list(_plan_source(source, prefix, (*chain, recipe.name)))
+        costs = list(_plan_source(source, prefix, (*chain, recipe.name), recipe.rehearsal))
         yield from costs
         last = costs[-1].kept
         total = None if total is None or last is None else total + last
@@ -102,9 +105,11 @@ def _after(correct: int, samples: int, more: int) -> dict[tuple[int, int], float
     return states
 
 
-def _plan_source(source: SourceConfig, prefix: str, chain: tuple[str, ...]) -> Iterator[Cost]:
+def _plan_source(
+    source: SourceConfig, prefix: str, chain: tuple[str, ...], rehearsal: RehearsalConfig
+) -> Iterator[Cost]:
     if source.recipe is not None and source.recipe not in chain:
-        inner = load_curation(source.recipe)
+        inner = load_curation(source.recipe).model_copy(update={"rehearsal": rehearsal})
         costs = list(_plan(inner, f"{prefix}{inner.name}/", chain))
         yield from costs
         name, rows, published = inner.name, costs[-1].kept, None

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from open_rs.config.curation import CurationRecipe
-from open_rs.data.card import write_card
+from open_rs.data.card import funnel_drawing, write_card
 from open_rs.data.curate import Curated, Step, as_rows
 from open_rs.data.inspect import check_overlap
 from open_rs.data.overlap import Overlap
@@ -59,6 +59,7 @@ def write_set(curated: Curated, directory: Path) -> Written:
         files.write_json(MANIFEST, manifest)
         files.write_json("funnel.json", as_rows(curated.steps))
         files.write_text("curation.yaml", _yaml(curated.recipe))
+        files.write_text("funnel.svg", funnel_drawing(curated.steps))
         files.write_text("README.md", write_card(manifest, curated.steps, rejects(curated.steps)))
     return Written(directory, manifest["rows"], manifest["held_out_rows"], len(overlaps))
 
