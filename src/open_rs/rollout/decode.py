@@ -136,10 +136,10 @@ class Decoder:
         on_cuda = model.device.type == "cuda"
         self._row_sizes = _row_sizes(slots.num_slots, coarse=on_cuda)
         self._length_step = GRAPH_LENGTH_STEP if on_cuda else TOKEN_STEP
-        self._step: Step = self._logits
+        self._graphs: GraphedStep | None = None
         if on_cuda:
             vocabulary = self.embedding.shape[0]
-            self._step = GraphedStep(self._logits, slots.num_slots, vocabulary, model.dtype, model.device)
+            self._graphs = GraphedStep(self._logits, slots.num_slots, vocabulary, model.dtype, model.device)
 
     def prefill(self, tokens: torch.Tensor) -> torch.Tensor:
         """Keys and values [layers, 2, H, P, D] of one prompt [P].
@@ -171,7 +171,12 @@ class Decoder:
 
         The first `length` tokens of each slot are looked at; it must exceed every position.
         """
-        return self._step(tokens, positions, min(self.cache.slot_tokens, round_up(length, self._length_step)))
+        run: Step = self._logits if self._graphs is None else self._graphs
+        return run(tokens, positions, min(self.cache.slot_tokens, round_up(length, self._length_step)))
+
+    def release(self) -> None:
+        """Let go of the graphs: their step is bound to this decoder, and the circle would keep the cache alive."""
+        self._graphs = None
 
     def _logits(self, tokens: torch.Tensor, positions: torch.Tensor, length: int) -> torch.Tensor:
         places = self.cache.places_of(positions)

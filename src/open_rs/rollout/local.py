@@ -44,7 +44,8 @@ class LocalEngine:
 
     def load(self, model: CausalLM, version: int) -> None:
         """Sample from `model` from now on. Costs nothing: weights are read where they are."""
-        self._model, self._version, self._decoder = model, version, None
+        self._model, self._version = model, version
+        self._drop_decoder()
 
     def generate(self, requests: Sequence[Request], sampling: Sampling) -> Iterator[Rollout]:
         """Yield each rollout as it finishes. Raises UserError first, where a prompt leaves no room to answer."""
@@ -72,7 +73,7 @@ class LocalEngine:
                     yield from session.run(rows)
                 except torch.OutOfMemoryError as error:
                     num_slots = _fewer(decoder.cache.num_slots, slot_tokens, model, error)
-                    self._decoder = None
+                    self._drop_decoder()
                 rows = session.unfinished
 
     @contextmanager
@@ -84,7 +85,7 @@ class LocalEngine:
         finally:
             self._awake -= 1
             if not self._awake:
-                self._decoder = None
+                self._drop_decoder()
 
     @property
     def cache_slots(self) -> int:
@@ -93,13 +94,19 @@ class LocalEngine:
 
     def close(self) -> None:
         """Let go of the model and of all memory."""
-        self._model = self._decoder = None
+        self._model = None
+        self._drop_decoder()
+
+    def _drop_decoder(self) -> None:
+        if self._decoder is not None:
+            self._decoder.release()
+            self._decoder = None
 
     def _ready_decoder(self, model: CausalLM, num_slots: int, slot_tokens: int) -> Decoder:
         ready = self._decoder
         if ready is not None and ready.cache.num_slots >= num_slots and ready.cache.slot_tokens >= slot_tokens:
             return ready
-        self._decoder = None
+        self._drop_decoder()
         self._decoder = _build_decoder(model, num_slots, slot_tokens)
         return self._decoder
 
