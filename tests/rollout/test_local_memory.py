@@ -5,12 +5,11 @@ from __future__ import annotations
 import gc
 import weakref
 
-from tiny import tiny_model
-
 from open_rs.prompts import render
 from open_rs.rollout.engine import Request, Sampling
 from open_rs.rollout.local import LocalEngine
 from open_rs.types import Problem
+from tiny import tiny_model
 
 
 def test_the_cache_is_gone_when_the_engine_sleeps() -> None:
