@@ -29,14 +29,13 @@ def train(out: Path, num_processes: int, *more: str) -> dict[str, torch.Tensor]:
         port = str(free.getsockname()[1])
     settings = ["train.max_steps=5", "validation.num_problems=0", "model.device=cpu", *more]
     command = [sys.executable, "-m", "open_rs", "train", "demo", *settings, "--out", str(out)]
-    environment = os.environ | {"PYTHONPATH": str(REPOSITORY / "src"), "OMP_NUM_THREADS": "1", "MASTER_PORT": port}
-    environment |= {"MASTER_ADDR": "127.0.0.1", "WORLD_SIZE": str(num_processes), "ACCELERATE_USE_CPU": "true"}
+    shared = os.environ | {"PYTHONPATH": str(REPOSITORY / "src"), "OMP_NUM_THREADS": "1", "ACCELERATE_USE_CPU": "true"}
+    group = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port, "WORLD_SIZE": str(num_processes)}
+    places = [group | {"RANK": str(rank), "LOCAL_RANK": str(rank)} for rank in range(num_processes)]
     ranks = [
-        subprocess.Popen(command, env=environment | {"RANK": str(rank), "LOCAL_RANK": str(rank)} if num_processes > 1 else
-                         {key: value for key, value in environment.items() if key != "WORLD_SIZE"},
-                         stderr=subprocess.PIPE, text=True)
-        for rank in range(num_processes)
-    ]  # fmt: skip
+        subprocess.Popen(command, env=shared | (place if num_processes > 1 else {}), stderr=subprocess.PIPE, text=True)
+        for place in places
+    ]
     errors = [rank.communicate(timeout=280)[1] for rank in ranks]
     assert [rank.returncode for rank in ranks] == [0] * num_processes, errors
     return load_file(out / "model" / "model.safetensors")
