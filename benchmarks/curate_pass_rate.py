@@ -90,8 +90,8 @@ def judge(seen: list[list[bool]], fresh: list[list[bool]], rates: list[float] | 
 
 def widest_of(samples: int) -> float:
     """The half-width of the widest Wilson interval that so many samples can give."""
-    bounds = (bounds(correct, samples, WANTED.confidence) for correct in range(samples + 1))
-    return max((upper - lower) / 2 for lower, upper in bounds)
+    intervals = (bounds(correct, samples, WANTED.confidence) for correct in range(samples + 1))
+    return max((upper - lower) / 2 for lower, upper in intervals)
 
 
 def main() -> None:
