@@ -86,11 +86,6 @@ def one_operand_longer(config: ArithmeticConfig) -> ArithmeticConfig:
 
 
 def check(config: ArithmeticConfig) -> None:
-    if config.min_operands > config.max_operands:
-        raise UserError(
-            f"data.arithmetic.min_operands: {config.min_operands} is above max_operands {config.max_operands}; "
-            "lower the one or raise the other"
-        )
     if not config.operators or set(config.operators) - set("+-*"):
         raise UserError(f"data.arithmetic.operators: {config.operators!r} is not made of + - *; write for example '+-'")
 
