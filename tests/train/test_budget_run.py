@@ -48,7 +48,8 @@ def test_the_demo_ends_inside_its_hours_and_uses_them(seconds: int, tmp_path: Pa
     out = tmp_path / "run"
     took, summary, rows = run_demo(seconds, out, silent)
     assert 0.9 * seconds <= took <= seconds
-    assert rows[-1]["learning_rate"] == pytest.approx(1e-5, rel=0.05)
+    optimizer = load_recipe("demo").optimizer
+    assert rows[-1]["learning_rate"] == pytest.approx(optimizer.learning_rate * optimizer.min_lr_rate)
     assert (out / "model" / "config.json").is_file()
     assert summary["trained"]["num_problems"] == summary["base"]["num_problems"]
     assert json.loads((out / "ledger.json").read_text())["seconds"] <= seconds
