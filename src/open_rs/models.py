@@ -104,11 +104,13 @@ def load_tokenizer(config: ModelConfig) -> PreTrainedTokenizerBase:
     """The tokenizer alone, for work that needs no weights. Raises UserError as `load_model` does."""
     location = _location(config)
     try:
-        return AutoTokenizer.from_pretrained(
+        tokenizer = AutoTokenizer.from_pretrained(
             location, revision=config.revision, trust_remote_code=config.trust_remote_code
         )
     except (OSError, ValueError) as error:
         raise _cannot_load("tokenizer", config, error) from error
+    tokenizer.chat_template = config.chat_template or tokenizer.chat_template
+    return tokenizer
 
 
 def load_model(config: ModelConfig) -> CausalLM:

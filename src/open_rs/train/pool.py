@@ -35,8 +35,8 @@ def build_pool(recipe: Recipe, tokenizer: Any) -> Pool:
     too_long = {name for name, prompt in rendered.items() if len(prompt.tokens) > limit}
     kept = [problem for problem in loaded.problems if problem.id not in too_long]
     held_out = _hold_out(recipe, kept)
-    taken = {problem.id for problems in held_out.values() for problem in problems}
-    training = tuple(problem for problem in kept if problem.id not in taken)
+    taken = {_bare(problem) for problems in held_out.values() for problem in problems}
+    training = tuple(problem for problem in kept if _bare(problem) not in taken)
     if not training:
         raise UserError(
             f"data: no problem remains to train on: {len(loaded.dropped)} rows were unusable, {len(too_long)} prompts "
@@ -47,6 +47,11 @@ def build_pool(recipe: Recipe, tokenizer: Any) -> Pool:
     reason = f"prompt over {limit} tokens"
     dropped = (*loaded.dropped, *(Dropped(name, reason) for name in rendered if name in too_long))
     return Pool(training, held_out, rendered, dropped)
+
+
+def _bare(problem: Problem) -> str:
+    """The question without its white space: a repeat under another id must not stand on both sides."""
+    return "".join(problem.question.split())
 
 
 def _render(problem: Problem, recipe: Recipe, tokenizer: Any) -> Prompt:
