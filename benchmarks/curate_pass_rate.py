@@ -3,7 +3,7 @@
     python benchmarks/curate_pass_rate.py --json pass_rate.json      the embedded model, arithmetic of mixed difficulty
     python benchmarks/curate_pass_rate.py --simulate                 drawn rates, no model
 
-The truth is the share of 64 samples; the rival is the fixed number of samples whose widest Wilson interval is as narrow
+The truth is the share of 64 samples; the rival is the fixed number of samples whose widest interval is as narrow
 as the widest that early stopping states. Early stopping sees the first of the same 64 samples (`same`), and, in a
 second count, is judged by 64 samples that it never saw (`fresh`); drawn rates are known themselves (`true`).
 """
@@ -89,7 +89,7 @@ def judge(seen: list[list[bool]], fresh: list[list[bool]], rates: list[float] | 
 
 
 def widest_of(samples: int) -> float:
-    """The half-width of the widest Wilson interval that so many samples can give."""
+    """The half-width of the widest interval that so many samples can give."""
     intervals = (bounds(correct, samples, WANTED.confidence) for correct in range(samples + 1))
     return max((upper - lower) / 2 for lower, upper in intervals)
 

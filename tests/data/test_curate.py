@@ -218,7 +218,7 @@ def test_pass_rates_and_judgements_decide_and_are_stored(lab: Lab) -> None:
     curated = lab.run(lab.recipe(stage), script)
     step = curated.steps[-1]
     assert (step.kept, sorted(step.reasons.values())) == (6, [6, 6])
-    assert step.notes["samples"] == 12 * 9 + 6 * 39
+    assert step.notes["samples"] == 12 * 7 + 6 * 41
     assert step.notes["widest_half_width"] <= 0.15
     assert all(
         0.3 < problem.meta["pass_rate_lower"] < 0.5 < problem.meta["pass_rate_upper"] for problem in curated.rows

@@ -89,8 +89,10 @@ def draw_until_narrow(rate: float, seed: int, wanted: Wanted) -> tuple[int, int]
     return correct, samples
 
 
-@pytest.mark.parametrize(("a", "b"), [(0.3, 0.3), (1, 1), (3, 3)], ids=["U-shaped", "uniform", "middling"])
-def test_the_stated_bounds_hold_the_true_rate_although_sampling_stops_early(a: float, b: float) -> None:
+@pytest.mark.parametrize(
+    ("a", "b", "share"), [(0.3, 0.3, 0.95), (1, 1, 0.93), (3, 3, 0.91)], ids=["U-shaped", "uniform", "middling"]
+)
+def test_the_stated_bounds_hold_the_true_rate_although_sampling_stops_early(a: float, b: float, share: float) -> None:
     draw = random.Random(7)
     held = 0
     for seed in range(1500):
@@ -99,14 +101,14 @@ def test_the_stated_bounds_hold_the_true_rate_although_sampling_stops_early(a: f
         lower, upper = bounds(correct, samples, WANTED.confidence)
         assert (upper - lower) / 2 <= WANTED.half_width
         held += lower <= rate <= upper
-    assert held / 1500 >= 0.93
+    assert held / 1500 >= share
 
 
 def test_mixed_difficulty_needs_forty_percent_fewer_samples_than_a_fixed_number() -> None:
     draw = random.Random(3)
     spent = [draw_until_narrow(draw.betavariate(0.3, 0.3), seed, WANTED)[1] for seed in range(800)]
     fixed = next(n for n in range(1, 99) if max(half_width(x, n) for x in range(n + 1)) <= WANTED.half_width)
-    assert (fixed, sum(spent) / len(spent) < 0.6 * fixed) == (39, True)
+    assert (fixed, sum(spent) / len(spent) < 0.6 * fixed) == (41, True)
 
 
 def half_width(correct: int, samples: int) -> float:
@@ -115,8 +117,8 @@ def half_width(correct: int, samples: int) -> float:
 
 
 def test_no_sample_is_asked_for_that_could_not_have_been_needed() -> None:
-    assert samples_to_ask(0, 0, WANTED) == 9
-    assert samples_to_ask(0, 9, WANTED) == samples_to_ask(9, 9, WANTED) == 0
+    assert samples_to_ask(0, 0, WANTED) == 7
+    assert samples_to_ask(0, 7, WANTED) == samples_to_ask(7, 7, WANTED) == 0
     assert samples_to_ask(1, 1, Wanted(max_samples=1, min_samples=1)) == 0
     assert samples_to_ask(0, 0, Wanted(max_samples=3, min_samples=1)) == 3
 

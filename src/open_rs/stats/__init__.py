@@ -5,6 +5,7 @@ Legend: `n` problems, `k` samples a problem. A score is a problem's share of rig
 
 from open_rs.stats.intervals import (
     Interval,
+    jeffreys,
     over_problems,
     problem_error,
     sampling_error,
@@ -34,6 +35,7 @@ __all__ = [
     "expected_best",
     "held_out_best",
     "holm",
+    "jeffreys",
     "macro_difference",
     "majority_curve",
     "over_problems",

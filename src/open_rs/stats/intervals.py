@@ -41,6 +41,17 @@ def wilson(correct: float, total: float, confidence: float = CONFIDENCE) -> Inte
     return _score_interval(correct / total, total, quantile)
 
 
+def jeffreys(correct: int, total: int, confidence: float = CONFIDENCE) -> Interval:
+    """Equal-tailed interval of the posterior Beta(correct + 1/2, wrong + 1/2); it ends at 0 or 1 where all agree.
+
+    Shorter than Wilson's near 0 and 1 (Brown, Cai and DasGupta 2001). `jeffreys(0, 8)` is about (0, 0.262).
+    """
+    assert 0 <= correct <= total and total > 0, "an interval needs at least one trial"
+    tail = (1 - confidence) / 2
+    low, high = distributions.beta.ppf((tail, 1 - tail), correct + 0.5, total - correct + 0.5)
+    return Interval(0.0 if correct == 0 else float(low), 1.0 if correct == total else float(high))
+
+
 def over_problems(scores: ArrayLike, samples: ArrayLike, confidence: float = CONFIDENCE) -> Interval:
     """Interval for the mean score on problems like these: problems are the clusters, their samples are not independent.
 
