@@ -2,7 +2,7 @@
 
 A problem is sampled until its Jeffreys interval is narrow enough. Stopping on what was seen costs coverage. The rule
 was chosen by simulation (`benchmarks/curate_pass_rate.py --simulate`): at 95 % nominal and a half-width of 0.15 the
-bounds hold the true rate for 97 % of problems where rates are U-shaped, 95 % where uniform, 93 % where all are middling.
+bounds hold the true rate for 97 % of problems where rates are U-shaped, 95 % where uniform, 93 % where middling.
 The next look comes where some outcome could end the problem, so no sample is drawn that could not have been needed.
 """
 
