@@ -68,12 +68,12 @@ def test_the_command_exits_with_2_and_prints_json(monkeypatch: pytest.MonkeyPatc
     assert found["refused"] and found["rollouts"][0]["terms"] == {"doctor.planted_rewards:opens_and_closes": 0.0}
 
 
-def test_held_out_questions_that_stand_in_training_too_are_refused(tmp_path: Path) -> None:
+def test_training_rows_that_repeat_a_held_out_question_are_left_out_and_said(tmp_path: Path) -> None:
     rows = [{"problem": f"What is 1 + {number // 2}?", "answer": str(1 + number // 2)} for number in range(40)]
     path = tmp_path / "twice.jsonl"
     path.write_text("".join(json.dumps(row) + "\n" for row in rows))
     diagnosis = diagnose(f"data.path={path}")
-    assert "held-out questions" in words(diagnosis, "refused")
+    assert "held-out questions under another id and are left out" in words(diagnosis, "warning")
 
 
 PROMPTS = Prompts(
@@ -97,7 +97,7 @@ CASES = {
     "few long prompts": ([], {"num_over_limit": 5}, "note", "5 of 115 prompts are over"),
     "many long prompts": ([], {"num_over_limit": 90}, "warning", "90 of 200 prompts are over"),
     "context too short": (["rollout.max_completion_length=2000"], {}, "warning", "completions end after 1004"),
-    "overlap": ([], {"num_overlapping": 3}, "refused", "3 of 10 held-out questions"),
+    "overlap": ([], {"num_overlapping": 3}, "warning", "3 training rows repeat one of the 10 held-out questions"),
 }
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import time
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
@@ -23,7 +22,7 @@ from open_rs.train.collect import collect
 from open_rs.train.memory import MemoryPlan, available_bytes, load_shape, plan_memory, show_bytes
 from open_rs.train.phases import Phases
 from open_rs.train.policy import Policy
-from open_rs.train.pool import Pool, build_pool
+from open_rs.train.pool import REPEATS_HELD_OUT, Pool, build_pool
 from open_rs.train.schedule import build_schedule
 
 FIRST_PROBLEMS, FIRST_SAMPLES = 2, 4  # the 8 rollouts that everybody looks at
@@ -100,7 +99,6 @@ def examine(recipe: Recipe, allow_constant: bool = False) -> Diagnosis:
 def read_prompts(pool: Pool, model: CausalLM) -> Prompts:
     """The first prompt, and counts over all of them."""
     first = pool.prompts[pool.training[0].id]
-    questions = {_plain(problem.question) for problem in pool.training}
     held_out = [problem for problems in pool.held_out.values() for problem in problems]
     pad = model.tokenizer.pad_token_id
     return Prompts(
@@ -109,7 +107,7 @@ def read_prompts(pool: Pool, model: CausalLM) -> Prompts:
         num_training=len(pool.training),
         num_held_out=len(held_out),
         num_over_limit=sum(row.reason.startswith("prompt over") for row in pool.dropped),
-        num_overlapping=sum(_plain(problem.question) in questions for problem in held_out),
+        num_overlapping=sum(row.reason == REPEATS_HELD_OUT for row in pool.dropped),
         stop_tokens={number: _token(model, number) for number in sorted(model.stop_ids)},
         pad_token=_token(model, pad) if isinstance(pad, int) else None,
         context_length=model.context_length,
@@ -197,10 +195,6 @@ def _check_memory(memory: MemoryPlan, available: int) -> list[Finding]:
     items = {**memory.updating, **memory.sampling}
     largest = max(items, key=lambda item: items[item])
     return [Finding("warning", "memory", f"{peak}, but {show_bytes(available)} are free; {REMEDIES[largest]}")]
-
-
-def _plain(question: str) -> str:
-    return re.sub(r"\s+", " ", question).strip().casefold()
 
 
 def _token(model: CausalLM, number: int) -> str:

@@ -126,10 +126,11 @@ def _lengths(recipe: Recipe, prompts: Prompts) -> Iterator[Finding]:
 def _overlap(recipe: Recipe, prompts: Prompts) -> Iterator[Finding]:
     if prompts.num_overlapping:
         yield Finding(
-            "refused",
+            "warning",
             "validation",
-            f"validation.num_problems: {prompts.num_overlapping} of {prompts.num_held_out} held-out questions stand in "
-            "the training set too, under another id; take repeated problems out first (`open-rs curate`)",
+            f"validation.num_problems: {prompts.num_overlapping} training rows repeat one of the "
+            f"{prompts.num_held_out} held-out questions under another id and are left out; take repeats out first "
+            "(`open-rs curate`)",
         )
 
 

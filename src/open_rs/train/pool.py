@@ -13,6 +13,8 @@ from open_rs.data.sources import Dropped, load_problems
 from open_rs.prompts import Prompt, render
 from open_rs.types import Problem, UserError
 
+REPEATS_HELD_OUT = "repeats a held-out question under another id"
+
 
 @dataclass(frozen=True)
 class Pool:
@@ -37,6 +39,8 @@ def build_pool(recipe: Recipe, tokenizer: Any) -> Pool:
     held_out = _hold_out(recipe, kept)
     taken = {_bare(problem) for problems in held_out.values() for problem in problems}
     training = tuple(problem for problem in kept if _bare(problem) not in taken)
+    chosen = {problem.id for problems in held_out.values() for problem in problems}
+    repeats = [problem for problem in kept if _bare(problem) in taken and problem.id not in chosen]
     if not training:
         raise UserError(
             f"data: no problem remains to train on: {len(loaded.dropped)} rows were unusable, {len(too_long)} prompts "
@@ -45,7 +49,8 @@ def build_pool(recipe: Recipe, tokenizer: Any) -> Pool:
     for problems in held_out.values():
         rendered |= {problem.id: _render(problem, recipe, tokenizer) for problem in problems}
     reason = f"prompt over {limit} tokens"
-    dropped = (*loaded.dropped, *(Dropped(name, reason) for name in rendered if name in too_long))
+    long = (Dropped(name, reason) for name in rendered if name in too_long)
+    dropped = (*loaded.dropped, *long, *(Dropped(problem.id, REPEATS_HELD_OUT) for problem in repeats))
     return Pool(training, held_out, rendered, dropped)
 
 
