@@ -76,7 +76,7 @@ def examine(recipe: Recipe, allow_constant: bool = False) -> Diagnosis:
     policy = Policy.build(
         recipe.model, recipe.optimizer, recipe.algorithm, recipe.train, temperature=recipe.rollout.temperature
     )
-    pool = build_pool(recipe, policy.model.tokenizer)
+    pool = build_pool(recipe, policy.model)
     prompts = read_prompts(pool, policy.model)
     memory = plan_memory(recipe, shape, policy.model.device)
     engine = build_engine(recipe.rollout)

@@ -62,7 +62,7 @@ class Parts:
                 temperature=recipe.rollout.temperature,
                 record_event=lambda kind, facts: run.event(kind, **facts),
             )
-            pool = build_pool(recipe, policy.model.tokenizer)
+            pool = build_pool(recipe, policy.model)
             grader = opened.enter_context(Grader(recipe.reward.grader_workers, recipe.reward.grader_timeout_seconds))
             engine = build_engine(recipe.rollout)
             opened.callback(engine.close)

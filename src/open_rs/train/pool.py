@@ -10,6 +10,7 @@ from typing import Any
 from open_rs.config.schema import Recipe
 from open_rs.data import arithmetic
 from open_rs.data.sources import Dropped, load_problems
+from open_rs.models import CausalLM
 from open_rs.prompts import Prompt, render
 from open_rs.types import Problem, UserError
 
@@ -26,14 +27,14 @@ class Pool:
     dropped: tuple[Dropped, ...]
 
 
-def build_pool(recipe: Recipe, tokenizer: Any) -> Pool:
-    """Load, render, drop what is over the prompt limit, and take the held-out problems away from the rest.
+def build_pool(recipe: Recipe, model: CausalLM) -> Pool:
+    """Load, render, drop what is over the prompt limit or fills the context, and take the held-out problems away.
 
     Raises UserError when nothing remains to train on.
     """
     loaded = load_problems(recipe.data)
-    rendered = {problem.id: _render(problem, recipe, tokenizer) for problem in loaded.problems}
-    limit = recipe.prompt.max_prompt_length
+    rendered = {problem.id: _render(problem, recipe, model.tokenizer) for problem in loaded.problems}
+    limit = min(recipe.prompt.max_prompt_length, model.context_length - 1)
     too_long = {name for name, prompt in rendered.items() if len(prompt.tokens) > limit}
     kept = [problem for problem in loaded.problems if problem.id not in too_long]
     held_out = _hold_out(recipe, kept)
@@ -47,7 +48,7 @@ def build_pool(recipe: Recipe, tokenizer: Any) -> Pool:
             f"were over {limit} tokens, {len(taken)} are held out; raise prompt.max_prompt_length or give more data"
         )
     for problems in held_out.values():
-        rendered |= {problem.id: _render(problem, recipe, tokenizer) for problem in problems}
+        rendered |= {problem.id: _render(problem, recipe, model.tokenizer) for problem in problems}
     reason = f"prompt over {limit} tokens"
     long = (Dropped(name, reason) for name in rendered if name in too_long)
     dropped = (*loaded.dropped, *long, *(Dropped(problem.id, REPEATS_HELD_OUT) for problem in repeats))

@@ -57,6 +57,7 @@ def validate(parts: Parts, step: int) -> dict[str, Any]:
         protocol_of_recipe(parts.recipe),
         samples=settings.curve_samples,
         grader=parts.grader,
+        context_length=parts.policy.model.context_length,
     )
     result = evaluation.benchmarks["held_out"]
     parts.budget.charge({"validate": time.perf_counter() - started})
@@ -84,6 +85,7 @@ def _evaluate(parts: Parts, protocol: Protocol, place: str, label: str) -> Evalu
         model=parts.recipe.model.name_or_path,
         grader=parts.grader,
         out=parts.run.path / place,
+        context_length=parts.policy.model.context_length,
         progress=lambda done, total, _: parts.observe("evaluation", {"label": label, "done": done, "total": total}),
     )
 
