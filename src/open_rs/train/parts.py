@@ -171,7 +171,8 @@ class Parts:
 
     def alarm(self, alarm: Alarm) -> None:
         """Record what the guard decided, and say it."""
-        self.run.event(alarm.action, why=alarm.why)
+        if self.is_main:
+            self.run.event(alarm.action, why=alarm.why)
         self.observe("say", {"text": f"{alarm.action}: {alarm.why}"})
 
     def write_rollouts(self, step: int, groups: Sequence[Group], scores: Sequence[Sequence[Score]]) -> None:
