@@ -1,7 +1,7 @@
 """Claim: the demo with a budget in minutes ends inside it, uses at least nine tenths of it, and finishes what it began.
 
-Three budgets, and one run that is slowed to half speed from its middle on, each in a process of its own; wall time is that
-of the whole process.
+Three budgets, and one run slowed to half speed from its middle on, each in a process of its own; wall time is that of
+the whole process.
 
     python benchmarks/budget.py --json budget.json
     figure: X      the smallest share of a budget that was used; above 1 a run overshot
