@@ -197,7 +197,9 @@ def _add_adapter(module: Any, lora: LoraConfig) -> Any:
         task_type="CAUSAL_LM",
     )
     try:
-        return get_peft_model(module, config)
+        with torch.random.fork_rng():  # PEFT draws from the global generator
+            torch.manual_seed(lora.seed)
+            return get_peft_model(module, config)
     except ValueError as error:
         raise UserError(
             f"model.lora.target_modules: {error}; name linear layers of the model, or `all-linear`"

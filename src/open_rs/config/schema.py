@@ -26,6 +26,7 @@ class LoraConfig(Section):
     dropout: float = Field(default=0.0, ge=0, lt=1)
     target_modules: tuple[str, ...] | Literal["all-linear"] = "all-linear"
     use_rslora: bool = False
+    seed: int = Field(default=0, ge=0, description="of the adapter's first weights, so that a run can be repeated")
 
 
 class ModelConfig(Section):
