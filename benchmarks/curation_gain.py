@@ -33,7 +33,7 @@ from open_rs.stats import paired_difference
 from open_rs.train.run import train
 from open_rs.types import Problem
 
-KINDS = ((2, 2, 1), (2, 4, 1), (2, 4, 2), (4, 6, 3), (6, 8, 4))  # operands from, to, digits
+KINDS = ((2, 2, 2), (2, 4, 1), (2, 4, 2), (4, 6, 3), (6, 8, 4))  # operands from, to, digits
 WRONG_SHARE, REPEAT_SHARE = 0.05, 0.1
 SETS = ("uncurated", "curated")
 HELD_OUT_EACH, SAMPLES = 60, 8
