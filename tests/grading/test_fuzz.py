@@ -146,7 +146,7 @@ def grader() -> Iterator[Grader]:
         yield grader
 
 
-def check(grader: Grader, gold: str, completion: str, reasoning_open: bool, fallback: bool) -> None:
+def assert_one_verdict(grader: Grader, gold: str, completion: str, reasoning_open: bool, fallback: bool) -> None:
     started = time.perf_counter()
     verdict = grader.grade(gold, completion, reasoning_open=reasoning_open, fallback=fallback)
     assert verdict.correct in (True, False, None)
@@ -159,7 +159,7 @@ def check(grader: Grader, gold: str, completion: str, reasoning_open: bool, fall
 @settings(max_examples=300, deadline=None, database=None, suppress_health_check=SLOW_IS_FINE)
 @given(GOLDS, COMPLETIONS, st.booleans(), st.booleans())
 def test_every_completion_gets_a_verdict(grader: Grader, gold: str, completion: str, opened: bool, fall: bool) -> None:
-    check(grader, gold, completion, opened, fall)
+    assert_one_verdict(grader, gold, completion, opened, fall)
 
 
 @pytest.mark.slow
@@ -168,7 +168,7 @@ def test_every_completion_gets_a_verdict(grader: Grader, gold: str, completion: 
 def test_ten_thousand_completions_get_a_verdict(
     grader: Grader, gold: str, completion: str, opened: bool, fall: bool
 ) -> None:
-    check(grader, gold, completion, opened, fall)
+    assert_one_verdict(grader, gold, completion, opened, fall)
 
 
 @settings(max_examples=200, deadline=None, database=None, suppress_health_check=SLOW_IS_FINE)
