@@ -46,7 +46,7 @@ def test_an_engine_that_stands_still_while_the_learner_moves_is_stale_below_the_
     ids=["nobody moved", "an update that rounds away", "both moved", "other tokens were chosen"],
 )
 def test_an_engine_that_follows_is_believed(after: Reading) -> None:
-    check(after, reading(-1.0, -1.0), "bfloat16", version=4)
+    assert check(after, reading(-1.0, -1.0), "bfloat16", version=4) is None  # it raises where it does not believe
 
 
 def test_stale_weights_are_a_failure_that_a_user_can_mend() -> None:
