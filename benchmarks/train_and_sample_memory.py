@@ -23,8 +23,9 @@ from learner_sides import make_model
 from open_rs.config.schema import AlgorithmConfig, ModelConfig, OptimizerConfig, TrainConfig
 from open_rs.prompts import Prompt
 from open_rs.rollout import Request, Sampling
+from open_rs.rollout.attention import cache_shape
 from open_rs.rollout.cache import SlotCache
-from open_rs.rollout.decode import cache_shape
+from open_rs.rollout.decode import kernels_of
 from open_rs.rollout.local import LocalEngine
 from open_rs.train.batch import Batch, build_batch
 from open_rs.train.policy import Policy
@@ -66,7 +67,7 @@ def sample(engine: LocalEngine, policy: Policy) -> int:
         for _ in engine.generate(requests, Sampling(max_tokens=MAX_TOKENS)):
             pass
         slots = engine.cache_slots
-    shape = cache_shape(policy.model)
+    shape = cache_shape(policy.model, kernels_of(policy.model))
     tokens = SlotCache(shape, 1, PROMPT_TOKENS + MAX_TOKENS, torch.device("meta")).slot_tokens
     return slots * tokens * shape.bytes_per_token
 

@@ -51,11 +51,11 @@ def tiny_tokenizer() -> PreTrainedTokenizerFast:
 def tiny_model(
     architecture: Architecture = "qwen2", dtype: torch.dtype = torch.float32, spread: float = 0.2, num_heads: int = 4
 ) -> CausalLM:
-    """Two layers, 64 wide, random weights of standard deviation `spread`, two stop ids."""
+    """Two layers, 128 wide, random weights of standard deviation `spread`, two stop ids."""
     torch.manual_seed(0)
     shared: dict[str, Any] = {
         "vocab_size": VOCABULARY,
-        "hidden_size": 64,
+        "hidden_size": 128,
         "intermediate_size": 128,
         "num_hidden_layers": 2,
         "num_attention_heads": num_heads,

@@ -10,7 +10,7 @@ import torch
 from open_rs.config.schema import LoraConfig
 from open_rs.models import CausalLM, _add_adapter, wrap
 from open_rs.prompts import Prompt
-from open_rs.rollout import Engine, Request, Sampling
+from open_rs.rollout import Engine, Request, Sampling, decode
 from open_rs.rollout.decode import is_supported
 from open_rs.rollout.local import LocalEngine
 from open_rs.types import UserError
@@ -35,6 +35,20 @@ class TestLocalContract(EngineContract):
         yield engine
         engine.close()
         engine.close()
+
+
+class TestLocalContractWithoutCompiler(EngineContract):
+    chi_square_samples = 4_000
+
+    @pytest.fixture(scope="class")
+    @classmethod
+    def engine(cls, model: CausalLM) -> Iterator[Engine]:
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(decode, "load_kernels", lambda _: None)
+            engine = LocalEngine(max_concurrent=64)
+            engine.load(model, 0)
+            yield engine
+            engine.close()
 
 
 class TestGeneralPathContract(EngineContract):
@@ -161,9 +175,7 @@ def test_a_small_cache_gives_the_same_samples_with_fewer_slots() -> None:
 def test_out_of_memory_takes_fewer_slots_and_says_so(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    from open_rs.rollout import local
-
-    real = local.SlotCache
+    real = decode.SlotCache
 
     def scarce(shape: object, num_slots: int, *rest: object) -> object:
         if num_slots > 8:
@@ -172,7 +184,7 @@ def test_out_of_memory_takes_fewer_slots_and_says_so(
 
     model, sampling = tiny_model(), Sampling(max_tokens=8)
     expected = sample_all(engine_of(model), REQUESTS, sampling)
-    monkeypatch.setattr(local, "SlotCache", scarce)
+    monkeypatch.setattr(decode, "SlotCache", scarce)
     assert sample_all(engine_of(model), REQUESTS, sampling) == expected
     assert "trying 8" in caplog.text
 
@@ -198,12 +210,10 @@ def test_out_of_memory_in_the_middle_goes_on_with_fewer_slots_and_loses_nothing(
 
 
 def test_out_of_memory_with_one_slot_is_the_users_to_mend(monkeypatch: pytest.MonkeyPatch) -> None:
-    from open_rs.rollout import local
-
     def refuse(*_: object) -> object:
         raise torch.OutOfMemoryError("planted")
 
-    monkeypatch.setattr(local, "SlotCache", refuse)
+    monkeypatch.setattr(decode, "SlotCache", refuse)
     with pytest.raises(UserError, match="lower max_completion_length"):
         list(engine_of(tiny_model()).generate(REQUESTS, Sampling(max_tokens=8)))
 

@@ -31,7 +31,7 @@ class SlotCache:
     """Keys and values [layers, 2, S, H, K, D]. Zeroed once, because a masked stale NaN would still poison a sum."""
 
     def __init__(self, shape: CacheShape, num_slots: int, slot_tokens: int, device: torch.device):
-        self.num_slots = num_slots
+        self.shape, self.num_slots = shape, num_slots
         self.slot_tokens = round_up(slot_tokens, TOKEN_STEP)
         self.tokens = torch.zeros(
             (shape.num_layers, 2, num_slots, shape.num_heads, self.slot_tokens, shape.head_width),

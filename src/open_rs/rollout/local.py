@@ -16,8 +16,8 @@ import torch
 
 from open_rs.models import CausalLM
 from open_rs.prompts import Prompt
-from open_rs.rollout.cache import TOKEN_STEP, SlotCache, round_up
-from open_rs.rollout.decode import Decoder, cache_shape, is_supported
+from open_rs.rollout.cache import TOKEN_STEP, round_up
+from open_rs.rollout.decode import Decoder, is_supported
 from open_rs.rollout.engine import Request, Sampling
 from open_rs.rollout.general import Row, to_rollout
 from open_rs.rollout.general import generate as generate_any
@@ -143,8 +143,7 @@ def _build_decoder(model: CausalLM, num_slots: int, slot_tokens: int) -> Decoder
     while True:
         try:
             with torch.inference_mode():
-                cache = SlotCache(cache_shape(model), num_slots, slot_tokens, model.device)
-                return Decoder(model, cache)
+                return Decoder(model, num_slots, slot_tokens)
         except (torch.OutOfMemoryError, MemoryError) as error:
             num_slots = _fewer(num_slots, slot_tokens, model, error)
 
