@@ -6,7 +6,9 @@ Legend: `S` slots, `K` tokens a slot holds, `H` key/value heads, `D` head width,
 from __future__ import annotations
 
 from dataclasses import dataclass
+from math import prod
 
+import numpy as np
 import torch
 
 TOKEN_STEP = 16  # visible lengths grow in this step, so that kernels see few shapes and the same rounding
@@ -33,11 +35,8 @@ class SlotCache:
     def __init__(self, shape: CacheShape, num_slots: int, slot_tokens: int, device: torch.device):
         self.shape, self.num_slots = shape, num_slots
         self.slot_tokens = round_up(slot_tokens, TOKEN_STEP)
-        self.tokens = torch.zeros(
-            (shape.num_layers, 2, num_slots, shape.num_heads, self.slot_tokens, shape.head_width),
-            dtype=shape.dtype,
-            device=device,
-        )
+        sizes = (shape.num_layers, 2, num_slots, shape.num_heads, self.slot_tokens, shape.head_width)
+        self.tokens = _zeros(sizes, shape.dtype, device)
         self._flat = [layer.view(-1, shape.head_width) for layer in self.tokens]
         slots = torch.arange(2 * num_slots * shape.num_heads, device=device) * self.slot_tokens
         self._slot_starts = slots.view(2, num_slots, shape.num_heads)
@@ -61,6 +60,13 @@ class SlotCache:
     def move(self, source: int, target: int, length: int) -> None:
         """Copy the first `length` tokens of one slot over another."""
         self.tokens[:, :, target, :, :length] = self.tokens[:, :, source, :, :length]
+
+
+def _zeros(sizes: tuple[int, ...], dtype: torch.dtype, device: torch.device) -> torch.Tensor:
+    """Zeros; on a CPU of pages that cost neither time nor memory before they are written to, as numpy asks for them."""
+    if device.type != "cpu":
+        return torch.zeros(sizes, dtype=dtype, device=device)
+    return torch.from_numpy(np.zeros(prod(sizes) * dtype.itemsize, np.uint8)).view(dtype).view(sizes)
 
 
 def round_up(value: int, step: int) -> int:

@@ -36,6 +36,7 @@ from open_rs.train.preparation import (
     check_temperature,
     prepare_module,
 )
+from open_rs.train.products import fast_products
 from open_rs.train.tally import Tally, summarize
 from open_rs.types import UserError
 
@@ -277,7 +278,8 @@ class Policy:
         while True:
             plans = plan(batch.lengths, rows, self.tokens_per_micro_batch, self.packing)
             try:
-                return work(plans)
+                with fast_products(self.model.device):
+                    return work(plans)
             except RuntimeError as error:
                 if not _is_out_of_memory(error):
                     raise

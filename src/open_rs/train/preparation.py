@@ -16,6 +16,7 @@ from open_rs.models import CausalLM
 from open_rs.train.grpo import Objective
 from open_rs.train.head import OutputHead, find_head
 from open_rs.train.optimizer import MasterAdamW
+from open_rs.train.products import fast_products
 from open_rs.types import UserError
 
 
@@ -64,7 +65,15 @@ def prepare_module(model: CausalLM, gradient_checkpointing: bool) -> None:
     if gradient_checkpointing:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", FutureWarning)  # its new name came after transformers 5.17
-            model.base.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
+            model.base.gradient_checkpointing_enable(
+                gradient_checkpointing_kwargs={
+                    "use_reentrant": False,
+                    "context_fn": lambda: (
+                        nullcontext(),
+                        fast_products(model.device),
+                    ),  # modes end where backward starts
+                }
+            )
     for parameter in model.module.parameters():
         if parameter.requires_grad and parameter.dtype != torch.float32:
             parameter.grad_dtype = torch.float32  # micro-batches add up in fp32 whatever the weights are stored in
