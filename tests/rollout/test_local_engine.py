@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 import torch
+from transformers import AutoModelForCausalLM
 
 from open_rs.config.schema import LoraConfig
 from open_rs.models import CausalLM, _add_adapter, wrap
@@ -154,6 +157,23 @@ def test_a_module_in_training_mode_is_sampled_without_dropout_and_left_as_it_was
         model.module.train()
         assert sample_all(engine_of(model), REQUESTS[:2], Sampling(max_tokens=8)) == expected
         assert model.module.training
+
+
+def test_a_sampling_that_was_cut_off_goes_on_with_the_same_samples(tmp_path: Path) -> None:
+    model, sampling = tiny_model(), Sampling(max_tokens=40, seed=5, step=3)
+    whole = sample_all(engine_of(model), REQUESTS, sampling)
+    begun = engine_of(model).generate(REQUESTS, sampling)
+    finished = {(r.problem_id, r.sample): r for r in itertools.islice(begun, 20)}
+    begun.close()
+    model.save_pretrained(tmp_path / "model")
+    again = wrap(AutoModelForCausalLM.from_pretrained(tmp_path / "model").eval(), model.tokenizer, "again")
+    left = [
+        Request(request.prompt, tuple(n for n in request.samples if (request.prompt.problem_id, n) not in finished))
+        for request in REQUESTS
+    ]
+    rest = sample_all(engine_of(again, max_concurrent=7), left, sampling)
+    assert {key: row.tokens for key, row in (finished | rest).items()} == {k: row.tokens for k, row in whole.items()}
+    assert {key: row.logprobs for key, row in rest.items()} == {key: whole[key].logprobs for key in rest}
 
 
 def test_a_cache_too_small_for_one_sequence_says_what_is_needed() -> None:
