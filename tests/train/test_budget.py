@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import random
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -86,6 +87,16 @@ def test_a_run_ends_inside_its_hours_with_the_schedule_finished(
     assert ran.seconds <= limit
     assert ran.rates[-1] == pytest.approx(0.1)
     assert ran.steps >= 3
+
+
+@pytest.mark.parametrize("noise", [0.15, 0.3])
+def test_uneven_steps_near_the_end_leave_no_schedule_unfinished(noise: float) -> None:
+    for seed in range(40):
+        chance = random.Random(seed)
+        steps = [1.2 + 1.2 * noise * abs(chance.gauss()) for _ in range(60)]
+        ran = simulate(BudgetConfig(hours=60 / 3600), lambda step, _, steps=steps: steps[step], 60, 3.0, 3.0)
+        assert 54.0 <= ran.seconds <= 60.0
+        assert ran.rates[-1] == pytest.approx(0.1)
 
 
 @pytest.mark.parametrize("limit", [60.0, 120.0, 240.0])

@@ -20,6 +20,8 @@ from open_rs.types import UserError
 
 ROWS = "ledger.jsonl"
 TOTALS = "ledger.json"
+SPARE_STEPS = 2  # so many of the last steps may be lost to slowness without harm to the schedule
+STEPS_BEFORE_SPARING = 5  # one is spared after so many steps, two after twice as many: the shortest runs need all
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,8 +138,6 @@ class Budget:
         """Whether step `step`, counted from 0, is to run. Raises UserError where not even the first one fits."""
         if not self.limits.bind:
             return step < self.max_steps
-        if self.ledger.progress.get(step - 1, 0.0) >= 1.0:
-            return False
         fits = self._steps_that_fit(step)
         if fits < 1 and step == 0:
             raise UserError(self._too_small())
@@ -147,7 +147,8 @@ class Budget:
         """The share of the run that will be done when `step` ends: in (0, 1], and 1 for the step that will be the last.
 
         What is left of the way is divided evenly over the steps that still fit, so a new plan bends the schedule from
-        here on and never makes it jump.
+        here on and never makes it jump. Under a limit a few steps are spared: should the last ones take too long to
+        fit, the schedule has ended all the same, and where they fit they run at its end.
         """
         if not self.limits.bind:
             return (step + 1) / self.max_steps
@@ -155,7 +156,8 @@ class Budget:
             before = self.ledger.progress.get(step - 1, 0.0)
             remaining = max(1, int(self._steps_that_fit(step)))
             self.last_step = step + remaining
-            self._asked = (step, before + (1.0 - before) / remaining)
+            spared = 0 if self.last_step == self.max_steps else min(SPARE_STEPS, step // STEPS_BEFORE_SPARING)
+            self._asked = (step, before + (1.0 - before) / max(1, remaining - spared))
         return self._asked[1]
 
     def charge(
@@ -238,7 +240,8 @@ class Budget:
             return max(1.0, planned) if enough else 0.0
         spent = (self._spent_seconds(), self.ledger.tokens.get("sampled", 0))
         fits = steps_that_fit(self.limits, pace, *spent)
-        if fits == 0 and may_finish(self.limits, pace, *spent):
+        unfinished = self.ledger.progress.get(step - 1, 0.0) < 1.0
+        if fits == 0 and unfinished and may_finish(self.limits, pace, *spent):
             fits = 1
         return fits if self._stretch else min(fits, planned)
 
