@@ -117,7 +117,7 @@ void rms_norm(const element *x, const element *weight, double epsilon, int64_t n
     for (int64_t row = 0; row < n; row++) normalise(x + row * d, weight, (float)epsilon, d, out + row * d);
 }
 
-/* What one call of `attend` reads and writes beside its rows; laid out as `native.Attention`. */
+/* What one call of `attend` reads and writes beside its rows; laid out as `AttentionArguments` of native.py. */
 typedef struct {
     const element *cosine, *signed_sine;     /* [K, D] */
     const element *query_norm, *key_norm;    /* [D] each, or null */

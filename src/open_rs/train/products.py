@@ -1,7 +1,7 @@
 """The learner's float32 products on a CPU by oneDNN, in place of the BLAS that torch was built with.
 
-On AMD processors MKL keeps to half of what they can do (Zen 5, one thread: about 95 of 235 GFLOP/s, measured by
-`benchmarks/products.py`); on the others the two are level. Results differ by rounding only.
+On one core of an AMD Zen 5 MKL reaches about 100 GFLOP/s and oneDNN 200 to 240; `benchmarks/products.py` tells for any
+other processor. Results differ by rounding only.
 """
 
 from __future__ import annotations
