@@ -134,8 +134,13 @@ def _model_seat(subject: Subject, engine: Engine, name: str) -> Seat:
 
 
 def _server_seat(subject: Subject, engine: Engine, endpoint: EndpointConfig) -> Seat:
+    """Behind `chat` only the server knows how long a prompt is, so nothing is fitted into its context here."""
     from open_rs.models import load_tokenizer
+    from open_rs.rollout.endpoint import EndpointEngine
 
+    assert isinstance(engine, EndpointEngine), "the only engine whose model is elsewhere"
     engine.load(None, version=0)
-    tokenizer = ServerSideTemplate() if endpoint.api == "chat" else load_tokenizer(subject.model)
-    return Seat(engine, None, tokenizer, None, {"engine": "endpoint", "api": endpoint.api})
+    about = {"engine": "endpoint", "api": endpoint.api}
+    if endpoint.api == "chat":
+        return Seat(engine, None, ServerSideTemplate(), None, about)
+    return Seat(engine, None, load_tokenizer(subject.model), engine.served().max_model_len, about)
