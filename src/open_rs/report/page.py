@@ -16,6 +16,7 @@ from open_rs.report import charts
 from open_rs.report.card import SETS
 from open_rs.report.charts import AFTER, BEFORE, FOURTH, THIRD, Bar, Series
 from open_rs.report.live import duration
+from open_rs.report.pairing import describe_pairing
 from open_rs.run_dir import RunDir
 
 READER_STEPS = 24  # steps whose completions the page carries
@@ -62,6 +63,7 @@ def describe_run(run: RunDir) -> dict[str, Any]:
         "table_caption": "right answers",
         "interval_chart": Markup(_interval_chart(summary)) if "base" in summary else "",
         "reading": _reading(summary),
+        "pairing": describe_pairing(run),
         "charts": [Markup(chart) for chart in _training_charts(metrics, summary)],
         "pairs": _pairs(run),
         "rollouts": _rollouts(run),
