@@ -11,9 +11,9 @@ from pathlib import Path
 from typing import Any
 
 from open_rs.evaluate.protocols import PROTOCOLS, Protocol
-from open_rs.evaluate.records import replace_file
 from open_rs.evaluate.result import BenchmarkResult
 from open_rs.prompts import Prompt
+from open_rs.run_dir import RunDir
 from open_rs.types import Problem, UserError
 
 SETTINGS = "evaluation.json"
@@ -64,7 +64,7 @@ def check_continues(directory: Path, mark: Mapping[str, Any]) -> None:
                 f"{directory}: holds an evaluation with other settings ({'; '.join(differing[:3])}); "
                 "choose another --out, or repeat its settings to go on with it"
             )
-    replace_file(file, json.dumps(mark, indent=1, ensure_ascii=False) + "\n")
+    RunDir(directory).write_text(SETTINGS, json.dumps(mark, indent=1, ensure_ascii=False) + "\n")
 
 
 def differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[tuple[str, Any, Any]]:
@@ -85,8 +85,8 @@ def differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[tuple
 
 
 def warn(protocol: Protocol, results: Mapping[str, BenchmarkResult], mark: Mapping[str, Any]) -> list[str]:
-    """Sentences about what weakens these numbers."""
-    found = _departures(protocol)
+    """Sentences about what weakens these numbers; `protocol` is what was asked in the end."""
+    found = []
     if mark["chat_template"] is None:
         found.append(
             "the tokenizer has no chat template: the prompt is plain text, which chat models are not trained on"
@@ -99,21 +99,21 @@ def warn(protocol: Protocol, results: Mapping[str, BenchmarkResult], mark: Mappi
             )
         if result.diagnostics["truncated"] > 0.1:
             share = 100 * result.diagnostics["truncated"]
-            found.append(f"{name}: {share:.0f} % of completions hit the limit of {protocol.max_tokens} tokens")
+            found.append(f"{name}: {share:.0f} % of completions hit the limit of {protocol.max_tokens:,} tokens")
         if protocol.temperature == 0 and result.k > 1:
             found.append(f"{name}: greedy samples repeat one another; {result.k} of them say no more than one")
     return found
 
 
-def _departures(protocol: Protocol) -> list[str]:
+def departures(asked: Protocol) -> list[str]:
     """What was asked otherwise than the protocol of that name says; scores of the two can't be compared."""
-    named = PROTOCOLS.get(protocol.name)
+    named = PROTOCOLS.get(asked.name)
     if named is None:
         return []
     return [
-        f"{field.replace('_', ' ')} {getattr(protocol, field)} instead of the {getattr(named, field)} of `{named.name}`"
+        f"{field.replace('_', ' ')} {getattr(asked, field):,} instead of the {getattr(named, field):,} of `{named.name}`"
         for field in ("max_tokens", "temperature", "top_p")
-        if getattr(protocol, field) != getattr(named, field)
+        if getattr(asked, field) != getattr(named, field)
     ]
 
 

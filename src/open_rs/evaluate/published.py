@@ -12,8 +12,9 @@ from importlib.resources import files
 from typing import Any
 
 from open_rs import stats
-from open_rs.evaluate.result import Evaluation
+from open_rs.evaluate.result import BenchmarkResult, Evaluation
 from open_rs.evaluate.rows import Cell, Row, average_cell, single_sample_cell
+from open_rs.evaluate.tables import counted
 from open_rs.types import UserError
 
 PAPER_COLUMNS = ("aime24", "math_500", "amc23", "minerva", "olympiadbench")
@@ -21,12 +22,13 @@ PAPER_COLUMNS = ("aime24", "math_500", "amc23", "minerva", "olympiadbench")
 
 @dataclass(frozen=True, slots=True)
 class Claim:
-    """A published score beside our measurement of the same model."""
+    """A published score beside our measurement of the same model; `departures` say what ours counts otherwise."""
 
     benchmark: str
     claimed: float
     measured: float
     ci95: stats.Interval
+    departures: tuple[str, ...] = ()
 
     @property
     def inside(self) -> bool:
@@ -35,9 +37,10 @@ class Claim:
     def __str__(self) -> str:
         low, high = 100 * self.ci95.low, 100 * self.ci95.high
         where = "inside" if self.inside else "outside"
+        otherwise = f"; counted otherwise than there: {', '.join(self.departures)}" if self.departures else ""
         return (
             f"{self.benchmark}: published {100 * self.claimed:.1f}, measured {100 * self.measured:.1f} "
-            f"({low:.1f} to {high:.1f}): the claim lies {where} the interval"
+            f"({low:.1f} to {high:.1f}): the claim lies {where} the interval{otherwise}"
         )
 
 
@@ -144,10 +147,23 @@ def claims(evaluation: Evaluation) -> list[Claim]:
     if row is None:
         return []
     return [
-        Claim(name, row.cells[name].value, result.avg, result.ci95)
+        Claim(name, row.cells[name].value, result.avg, result.ci95, _departures(result))
         for name, result in evaluation.benchmarks.items()
         if name in row.cells
     ]
+
+
+def _departures(result: BenchmarkResult) -> tuple[str, ...]:
+    """How this score was counted and the published one was not, which kept golds and problems as they stand."""
+    found = []
+    if result.corrected_golds:
+        found.append(f"{counted(len(result.corrected_golds), 'gold')} corrected")
+    if result.left_out:
+        found.append(f"{counted(len(result.left_out), 'problem')} left out")
+    outside = result.diagnostics["outside_box"]
+    if outside:
+        found.append(f"{100 * outside:.1f} % of answers read outside a box, by rules of our own")
+    return tuple(found)
 
 
 def _row(entry: Mapping[str, Any]) -> Row:

@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from open_rs import stats
-from open_rs.evaluate.records import replace_file
+from open_rs.run_dir import RunDir
 from open_rs.types import UserError
 
 FORMAT = 1
@@ -34,6 +34,7 @@ class Sample:
     looping: bool = False
     foreign: bool = False
     answer_only_in_reasoning: bool = False
+    outside_box: bool = False  # the answer was read from the prose around it
     reason: str = ""
 
 
@@ -105,6 +106,7 @@ class BenchmarkResult:
             "truncated": _share(s.truncated for s in every),
             "no_answer": _share(s.extracted is None for s in every),
             "answer_only_in_reasoning": _share(s.answer_only_in_reasoning for s in every),
+            "outside_box": _share(s.outside_box for s in every),
             "looping": _share(s.looping for s in every),
             "foreign": _share(s.foreign for s in every),
             "tokens": _token_counts([s.tokens for s in every]),
@@ -176,7 +178,7 @@ class Evaluation:
                 problem: [_short(sample) for sample in row]
                 for problem, row in zip(result.problem_ids, result.samples, strict=True)
             }
-        replace_file(directory / RESULTS, json.dumps(value, ensure_ascii=False, indent=1) + "\n")
+        RunDir(directory).write_text(RESULTS, json.dumps(value, ensure_ascii=False, indent=1) + "\n")
         return directory / RESULTS
 
     @classmethod

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -75,7 +76,7 @@ def describe_pairing(run: RunDir) -> dict[str, Any] | None:
 def _sides(run: Path) -> Iterator[Sides]:
     """Neighbouring checkpoints, the latest pair first, then before and after training."""
     steps = sorted(path.parent for path in (run / SWEEP).glob(f"step-??????/{RESULTS}"))
-    for earlier, later in reversed(list(zip(steps, steps[1:], strict=False))):
+    for earlier, later in reversed(list(pairwise(steps))):
         yield Sides(f"step {_step(earlier)} → step {_step(later)}", earlier, later)
     base, trained = run / "results" / "base", run / "results" / "trained"
     if all((side / RESULTS).is_file() for side in (base, trained)):
@@ -132,8 +133,8 @@ def _sentence(pairs: Sequence[Pair]) -> str:
         "Problems differ in difficulty far more than two checkpoints differ in skill, and on the same problems that "
         f"cancels. {best.label[0].upper()}{best.label[1:]}: asked different problems, the difference would be known to "
         f"{_width(row.unpaired)} points; on the same problems it is known to {_width(row.difference.ci95)}. Without "
-        f"pairing that would take {best.problems_unpaired:,.0f} problems instead of {row.difference.num_problems:,}. Two "
-        "sides that are far apart disagree on most problems, and pairing changes little there."
+        f"pairing that would take {best.problems_unpaired:,.0f} problems instead of {row.difference.num_problems:,}. "
+        "Two sides that are far apart disagree on most problems, and pairing changes little there."
     )
 
 
