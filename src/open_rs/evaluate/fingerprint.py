@@ -32,13 +32,11 @@ def fingerprint(
     about: Mapping[str, Any],
 ) -> dict[str, Any]:
     """Model, prompt, sampling, data and software of an evaluation, as plain JSON."""
-    settings = asdict(protocol)
     samples = {name: protocol.num_samples(name) for name in sets}
-    del settings["samples"], settings["samples_of"]
     first = prompts[next(iter(sets.values()))[0].id]
     return {
         "model": model,
-        "protocol": settings,
+        "protocol": settings_of(protocol),
         "samples": samples,
         "chat_template": None if tokenizer.chat_template is None else digest(str(tokenizer.chat_template)),
         "first_prompt": first.text,
@@ -51,6 +49,12 @@ def fingerprint(
         "versions": {name: version for name in PACKAGES if (version := _version(name)) is not None},
         "about": dict(about),
     }
+
+
+def settings_of(protocol: Protocol) -> dict[str, Any]:
+    """How one sample is asked; the number of samples is no part of it."""
+    settings = asdict(protocol)
+    return {name: value for name, value in settings.items() if name not in ("samples", "samples_of")}
 
 
 def check_continues(directory: Path, mark: Mapping[str, Any]) -> None:
@@ -110,10 +114,11 @@ def departures(asked: Protocol) -> list[str]:
     named = PROTOCOLS.get(asked.name)
     if named is None:
         return []
+    pairs = {name: (getattr(asked, name), getattr(named, name)) for name in ("max_tokens", "temperature", "top_p")}
     return [
-        f"{field.replace('_', ' ')} {getattr(asked, field):,} instead of the {getattr(named, field):,} of `{named.name}`"
-        for field in ("max_tokens", "temperature", "top_p")
-        if getattr(asked, field) != getattr(named, field)
+        f"{name.replace('_', ' ')} {ours:,} instead of the {theirs:,} of `{named.name}`"
+        for name, (ours, theirs) in pairs.items()
+        if ours != theirs
     ]
 
 

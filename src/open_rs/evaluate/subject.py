@@ -32,11 +32,15 @@ class Subject:
     run: Path | None = None
     recipe: Recipe | None = None
 
-    def default_directory(self, protocol: Protocol) -> Path:
-        """Where results go unless --out says otherwise; the same command finds them again and goes on."""
+    def default_directory(self, protocol: Protocol, changes: Mapping[str, Any]) -> Path:
+        """Where results go unless --out says otherwise; the same command finds them again and goes on.
+
+        `changes` (option -> value) are what was asked otherwise, so that a quick try takes no other's place.
+        """
+        name = _file_name("-".join([protocol.name, *(f"{option}-{value}" for option, value in changes.items())]))
         if self.run is not None:
-            return self.run / "results" / _file_name(protocol.name)
-        return Path("runs") / "evaluations" / f"{_file_name(self.name)}-{_file_name(protocol.name)}"
+            return self.run / "results" / name
+        return Path("runs") / "evaluations" / f"{_file_name(self.name)}-{name}"
 
 
 @dataclass(frozen=True, slots=True)
