@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -112,6 +113,25 @@ def test_a_claim_is_held_against_our_interval(right: int, inside: bool) -> None:
     claim = published.claims(Evaluation("knoveleng/Open-RS3", {"aime24": result}))[0]
     assert claim.claimed == pytest.approx(0.467)
     assert claim.inside or not inside
+
+
+def minerva(**fields: Any) -> str:
+    samples = tuple((Sample(False, outside_box=i < 27),) for i in range(272))
+    fields = {"left_out": {}, "corrected_golds": {}, **fields}
+    result = BenchmarkResult("minerva", tuple(f"minerva:{i}" for i in range(272)), samples, **fields)
+    return str(published.claims(Evaluation("Open-RS3", {"minerva": result}))[0])
+
+
+def test_a_claim_says_what_was_counted_otherwise_than_there() -> None:
+    line = minerva(corrected_golds={"minerva:1": ("4.5e33", "4.5 \\times 10^{33}")}, left_out={"minerva:x": "relay"})
+    assert "the claim lies outside the interval; counted otherwise than there: 1 gold corrected" in line
+    assert "1 problem left out" in line
+    assert "9.9 % of answers read outside a box" in line
+
+
+def test_a_claim_counted_as_there_says_no_more() -> None:
+    result = BenchmarkResult("aime24", tuple(f"aime24:{i}" for i in range(30)), ((Sample(True),),) * 30)
+    assert str(published.claims(Evaluation("Open-RS3", {"aime24": result}))[0]).endswith("outside the interval")
 
 
 def test_every_protocol_asks_the_question() -> None:
