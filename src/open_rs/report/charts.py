@@ -151,8 +151,8 @@ def funnel(title: str, steps: Sequence[tuple[str, int, int]]) -> str:
         axes.barh(names, entered, color=BEFORE, alpha=0.35, height=0.7)
         axes.barh(names, kept, color=AFTER, alpha=0.8, height=0.7)
         for row, (before, after) in enumerate(zip(entered, kept, strict=True)):
-            text = f" {after:,} of {before:,}" if after < before else f" {after:,}"
-            axes.annotate(text, (before, row), va="center", fontsize=9)
+            text = f"{after:,} of {before:,}" if after < before else f"{after:,}"
+            axes.annotate(text, (before, row), xytext=(5, 0), textcoords="offset points", va="center", fontsize=9)
         axes.margins(x=0.18)
         axes.grid(axis="y", visible=False)
         axes.xaxis.set_major_formatter(lambda rows, _: f"{rows:,.0f}")
