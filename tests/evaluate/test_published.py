@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from open_rs.evaluate import published
+from open_rs.evaluate.fingerprint import settings_of
 from open_rs.evaluate.lighteval import read_lighteval
 from open_rs.evaluate.protocols import PROTOCOLS, Protocol
 from open_rs.evaluate.result import BenchmarkResult, Evaluation, Sample
@@ -124,14 +125,23 @@ def minerva(**fields: Any) -> str:
 
 def test_a_claim_says_what_was_counted_otherwise_than_there() -> None:
     line = minerva(corrected_golds={"minerva:1": ("4.5e33", "4.5 \\times 10^{33}")}, left_out={"minerva:x": "relay"})
-    assert "the claim lies outside the interval; counted otherwise than there: 1 gold corrected" in line
+    assert "the claim lies outside the interval; otherwise than there: 1 gold corrected" in line
     assert "1 problem left out" in line
     assert "9.9 % of answers read outside a box" in line
 
 
-def test_a_claim_counted_as_there_says_no_more() -> None:
+@pytest.mark.parametrize(
+    ("protocol", "end"),
+    [
+        ("open-rs", "outside the interval"),
+        ("sober", "otherwise than there: asked with another temperature, top p"),
+        ("plain", "otherwise than there: asked with another user template, max tokens"),
+    ],
+)
+def test_a_claim_says_what_was_asked_otherwise_than_there(protocol: str, end: str) -> None:
     result = BenchmarkResult("aime24", tuple(f"aime24:{i}" for i in range(30)), ((Sample(True),),) * 30)
-    assert str(published.claims(Evaluation("Open-RS3", {"aime24": result}))[0]).endswith("outside the interval")
+    mark = {"protocol": settings_of(PROTOCOLS[protocol])}
+    assert str(published.claims(Evaluation("Open-RS3", {"aime24": result}, mark))[0]).endswith(end)
 
 
 def test_every_protocol_asks_the_question() -> None:

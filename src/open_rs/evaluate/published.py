@@ -12,6 +12,8 @@ from importlib.resources import files
 from typing import Any
 
 from open_rs import stats
+from open_rs.evaluate.fingerprint import differences, settings_of
+from open_rs.evaluate.protocols import PROTOCOLS
 from open_rs.evaluate.result import BenchmarkResult, Evaluation
 from open_rs.evaluate.rows import Cell, Row, average_cell, single_sample_cell
 from open_rs.evaluate.tables import counted
@@ -22,7 +24,7 @@ PAPER_COLUMNS = ("aime24", "math_500", "amc23", "minerva", "olympiadbench")
 
 @dataclass(frozen=True, slots=True)
 class Claim:
-    """A published score beside our measurement of the same model; `departures` say what ours counts otherwise."""
+    """A published score beside our measurement of the same model; `departures` say how ours was made otherwise."""
 
     benchmark: str
     claimed: float
@@ -37,7 +39,7 @@ class Claim:
     def __str__(self) -> str:
         low, high = 100 * self.ci95.low, 100 * self.ci95.high
         where = "inside" if self.inside else "outside"
-        otherwise = f"; counted otherwise than there: {', '.join(self.departures)}" if self.departures else ""
+        otherwise = f"; otherwise than there: {', '.join(self.departures)}" if self.departures else ""
         return (
             f"{self.benchmark}: published {100 * self.claimed:.1f}, measured {100 * self.measured:.1f} "
             f"({low:.1f} to {high:.1f}): the claim lies {where} the interval{otherwise}"
@@ -146,14 +148,28 @@ def claims(evaluation: Evaluation) -> list[Claim]:
     row = find(evaluation.model)
     if row is None:
         return []
+    asked = _asked_otherwise(evaluation)
     return [
-        Claim(name, row.cells[name].value, result.avg, result.ci95, _departures(result))
+        Claim(name, row.cells[name].value, result.avg, result.ci95, (*asked, *_counted_otherwise(result)))
         for name, result in evaluation.benchmarks.items()
         if name in row.cells
     ]
 
 
-def _departures(result: BenchmarkResult) -> tuple[str, ...]:
+def _asked_otherwise(evaluation: Evaluation) -> tuple[str, ...]:
+    """What was asked otherwise than the paper asked; nothing where that is not known, as of completions made elsewhere.
+
+    Rows that the paper copied were asked in yet other ways, which it does not state.
+    """
+    asked = evaluation.fingerprint.get("protocol")
+    if asked is None:
+        return ()
+    differing = differences(settings_of(PROTOCOLS["open-rs"]), asked)
+    names = [name.replace("_", " ") for name, *_ in differing if name not in ("name", "seed")]
+    return (f"asked with another {', '.join(names)}",) if names else ()
+
+
+def _counted_otherwise(result: BenchmarkResult) -> tuple[str, ...]:
     """How this score was counted and the published one was not, which kept golds and problems as they stand."""
     found = []
     if result.corrected_golds:
