@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -13,7 +12,7 @@ import torch
 
 from open_rs.config.schema import EndpointConfig
 from open_rs.evaluate.benchmarks import ARITHMETIC, load_sets
-from open_rs.evaluate.protocols import PROTOCOLS
+from open_rs.evaluate.protocols import PROTOCOLS, Protocol
 from open_rs.evaluate.result import Evaluation
 from open_rs.evaluate.run import evaluate
 from open_rs.evaluate.subject import EMBEDDED, find_subject, seat
@@ -51,16 +50,31 @@ class Listening:
         self.engine.close()
 
 
-def measure(engine: str, endpoint: EndpointConfig, grader: Grader) -> tuple[Evaluation, dict[str, Rollout]]:
-    """What `open-rs evaluate open-rs-tiny --temperature 0 --samples 1 --engine ENGINE` does."""
-    subject, sets = find_subject(EMBEDDED), load_sets([ARITHMETIC])
-    with seat(subject, engine, endpoint, 64) as chair:
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EndpointConfig]:
+    """The embedded model behind `vllm serve`."""
+    with serve(embedded_model_directory(), tmp_path_factory.mktemp("served")) as served:
+        yield EndpointConfig(url=f"{served.url}/v1")
+
+
+@pytest.fixture(scope="module")
+def grader() -> Iterator[Grader]:
+    with Grader(num_workers=1) as running:
+        yield running
+
+
+def measure(
+    engine: str, server: EndpointConfig, grader: Grader, protocol: Protocol = GREEDY, limit: int | None = None
+) -> tuple[Evaluation, dict[str, Rollout]]:
+    """What `open-rs evaluate open-rs-tiny --engine ENGINE` does, here with `--temperature 0 --samples 1`."""
+    subject, sets = find_subject(EMBEDDED), load_sets([ARITHMETIC], limit=limit)
+    with seat(subject, engine, server, 64) as chair:
         listening = Listening(chair.engine, {})
         found = evaluate(
             listening,
             chair.tokenizer,
             sets.problems,
-            GREEDY,
+            protocol,
             model=subject.name,
             grader=grader,
             context_length=chair.context_length,
@@ -79,10 +93,11 @@ def gap_where_they_part(model: CausalLM, one: Rollout, other: Rollout) -> float:
     return float(likeliest.values[0] - likeliest.values[1])
 
 
-def test_local_and_vllm_serve_agree_token_for_token_up_to_near_ties_and_in_their_scores(tmp_path: Path) -> None:
-    with serve(embedded_model_directory(), tmp_path) as server, Grader(num_workers=1) as grader:
-        url = EndpointConfig(url=f"{server.url}/v1")
-        (ours, ours_heard), (theirs, theirs_heard) = measure("local", url, grader), measure("endpoint", url, grader)
+def test_local_and_vllm_serve_agree_token_for_token_up_to_near_ties_and_in_their_scores(
+    server: EndpointConfig, grader: Grader
+) -> None:
+    ours, ours_heard = measure("local", server, grader)
+    theirs, theirs_heard = measure("endpoint", server, grader)
     assert len(ours_heard) == len(theirs_heard) == len(ours.benchmarks[ARITHMETIC].problem_ids) == 256
     model = load_model(find_subject(EMBEDDED).model)
     parted = {
@@ -99,3 +114,11 @@ def test_local_and_vllm_serve_agree_token_for_token_up_to_near_ties_and_in_their
     assert {name for name in scores[0] if scores[0][name] != scores[1][name]} <= set(parted)
     lengths = [result.diagnostics["tokens"] for result in (ours.benchmarks[ARITHMETIC], theirs.benchmarks[ARITHMETIC])]
     assert parted or lengths[0] == lengths[1], "both engines count the stop token"
+
+
+def test_a_limit_beyond_the_servers_context_is_lowered_and_not_refused(server: EndpointConfig, grader: Grader) -> None:
+    asked = replace(PROTOCOLS["open-rs"], temperature=0.0)
+    found, heard = measure("endpoint", server, grader, asked, limit=2)
+    assert found.fingerprint["protocol"]["max_tokens"] < 2048 < asked.max_tokens
+    assert all(len(rollout.prompt_tokens) + len(rollout.tokens) <= 2048 for rollout in heard.values())
+    assert any("the model's context holds 2,048" in warning for warning in found.warnings)
