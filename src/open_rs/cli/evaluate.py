@@ -279,18 +279,21 @@ def sweep_run(name: Any, asked: Asked, select_best: bool, out: Path | None, as_j
 
 
 def grade_file(path: Path, asked: Asked, out: Path | None) -> list[Any]:
-    """Grade completions made elsewhere: one evaluation a model that the file names."""
+    """Grade completions made elsewhere: one evaluation, and below `out` one directory, a model that the file names."""
+    from open_rs.evaluate.export import export
     from open_rs.evaluate.outputs import grade_outputs, read_outputs
     from open_rs.grading import Grader
 
     known = load(asked.benchmarks, asked).problems if asked.benchmarks else {}
-    models = read_outputs(path, known)
+    found = []
     with Grader() as grader:
-        return [
-            grade_outputs(name, outputs, grader, None if out is None else out / name.replace("/", "-"), asked.raw_gold)
-            for name, outputs in models.items()
-            if outputs.completions
-        ]
+        for name, outputs in read_outputs(path, known).items():
+            if outputs.completions:
+                place = None if out is None else out / name.replace("/", "-")
+                found.append(grade_outputs(name, outputs, grader, place, asked.raw_gold))
+                if place is not None:
+                    export(found[-1], place)
+    return found
 
 
 def grade_again(directory: Path) -> Any:

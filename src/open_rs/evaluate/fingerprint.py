@@ -101,9 +101,11 @@ def warn(protocol: Protocol, results: Mapping[str, BenchmarkResult], mark: Mappi
             found.append(
                 f"{name}: {len(result.problem_ids)} problems x {result.k} samples leave {width:.0f} points of doubt"
             )
-        if result.diagnostics["truncated"] > 0.1:
-            share = 100 * result.diagnostics["truncated"]
-            found.append(f"{name}: {share:.0f} % of completions hit the limit of {protocol.max_tokens:,} tokens")
+        truncated = result.diagnostics["truncated"]
+        if truncated is not None and truncated > 0.1:
+            found.append(
+                f"{name}: {100 * truncated:.0f} % of completions hit the limit of {protocol.max_tokens:,} tokens"
+            )
         if protocol.temperature == 0 and result.k > 1:
             found.append(f"{name}: greedy samples repeat one another; {result.k} of them say no more than one")
     return found

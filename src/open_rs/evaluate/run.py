@@ -238,7 +238,7 @@ def _sample(judgement: Judgement, completion: Completion) -> Sample:
         correct=bool(judgement.correct),
         extracted=judgement.extracted,
         tokens=completion.tokens,
-        truncated=completion.finish == "length",
+        truncated=None if completion.finish is None else completion.finish == "length",
         looping=judgement.looping,
         foreign=judgement.foreign,
         answer_only_in_reasoning=judgement.answer_only_in_reasoning,

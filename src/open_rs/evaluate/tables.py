@@ -50,7 +50,7 @@ def details_table(evaluation: Evaluation) -> Table:
             _maybe(summary["problem_error"]),
             points(result.pass_at[result.k]) if result.k > 1 else "",
             points(result.majority_at[result.k]) if result.k > 1 else "",
-            points(signs["truncated"]),
+            _maybe(signs["truncated"]),
             points(signs["no_answer"]),
             _tokens(signs["tokens"], "mean"),
         )
