@@ -145,7 +145,7 @@ def test_a_model_that_only_its_server_knows_is_asked_by_chat(server: SmallServer
     assert "AIME24" in shown
     assert "so nothing is paired" in shown
     assert "aime24: published 46.7, measured 50.0" in shown
-    assert "otherwise than there: 100.0 % of answers read outside a box" in shown
+    assert "otherwise than there: 2 of 30 problems asked, 100.0 % of answers read outside a box" in shown
 
 
 def test_a_server_with_a_short_context_gets_a_limit_that_fits(server: SmallServer, tmp_path: Path) -> None:

@@ -172,6 +172,9 @@ def _asked_otherwise(evaluation: Evaluation) -> tuple[str, ...]:
 def _counted_otherwise(result: BenchmarkResult) -> tuple[str, ...]:
     """How this score was counted and the published one was not, which kept golds and problems as they stand."""
     found = []
+    asked, size = len(result.problem_ids) + len(result.left_out), data()["sizes"].get(result.name)
+    if size is not None and asked < size:
+        found.append(f"{asked} of {size} problems asked")
     if result.corrected_golds:
         found.append(f"{counted(len(result.corrected_golds), 'gold')} corrected")
     if result.left_out:
