@@ -92,6 +92,13 @@ def test_a_run_and_its_base_model_are_asked_the_same(finished_run: Path, checkpo
     assert found["comparison"]["benchmarks"]["arithmetic"]["n"] == 3
 
 
+def test_a_published_name_is_a_baseline_that_can_not_be_paired(checkpoint: Path, here: Path) -> None:
+    asked = ("--benchmarks", write_exam(here / "aime24.jsonl", range(3)), "--max-tokens", 4, "--baseline", "open-rs3")
+    shown = evaluate(checkpoint, *asked)
+    assert "so nothing is paired" in shown
+    assert "-46.7" in shown
+
+
 def test_the_same_model_twice_is_told_apart_by_directory(base: Path, tmp_path: Path) -> None:
     shutil.copytree(base, tmp_path / "again")
     shown = json.loads(run(compare_command, base, tmp_path / "again", "--json"))

@@ -63,7 +63,7 @@ Examples:
 @click.option("--api", type=click.Choice(["completions", "chat"]), default="completions", show_default=True)
 @click.option("--samples", type=int, help="Samples a problem; more than before extends an earlier evaluation.")
 @click.option("--until-se", type=float, help="Sample until the sampling error of each benchmark is so many points.")
-@click.option("--baseline", help="A result directory, or a model that is asked the same; differences are paired.")
+@click.option("--baseline", help="A result directory, or a model that is asked the same: paired; or a published name.")
 @click.option("--data", type=PATH, help="Folder with local copies of the benchmarks; default: the Hub.")
 @click.option("--limit", type=click.IntRange(1), help="Only the first problems of each benchmark.")
 @click.option("--max-tokens", type=click.IntRange(1), help="Instead of the protocol's limit.")
@@ -153,7 +153,9 @@ def evaluate_model(name: Any, asked: Asked, out: Path | None, baseline: str | No
 
 
 def known_baseline(baseline: str, name: str, plan: Plan, asked: Asked) -> Any:
-    """A result directory, or behind a server a published row; None for a model that is asked the same.
+    """A result directory or a published row; None for a model that is asked the same.
+
+    A Hub id is asked and not read off a table, except where the engine is a server, which holds the candidate alone.
 
     Raises UserError before anything is sampled where the two could not be compared in the end.
     """
@@ -165,7 +167,9 @@ def known_baseline(baseline: str, name: str, plan: Plan, asked: Asked) -> Any:
         evaluation = Evaluation.load(Path(baseline))
         check_protocol(name, plan.protocol, evaluation)
         return evaluation
-    return published.require(baseline) if asked.engine == "endpoint" else None  # the server holds the candidate
+    if asked.engine == "endpoint":
+        return published.require(baseline)
+    return None if "/" in baseline or Path(baseline).exists() else published.find(baseline)
 
 
 def measure(subject: Any, plan: Plan, asked: Asked, out: Path | None) -> tuple[Any, Path]:
