@@ -48,9 +48,9 @@ def test_neighbouring_checkpoints_show_an_interval_that_pairing_makes_narrower(r
     html = page(run)
     assert TITLE in html
     assert f"<b>{found['drawings'][0]['caption']}</b>" in html
-    drawn = re.findall(r"(different|the same) problems: ([\d.]+) points wide", html)
+    drawn = re.findall(r"(unpaired|paired): ([\d.]+) points wide", html)
     widths = {side: float(width) for side, width in drawn[:2]}
-    assert widths["different"] > 1.3 * widths["the same"]
+    assert widths["unpaired"] > 1.3 * widths["paired"]
 
 
 def test_a_run_by_itself_shows_base_and_trained_and_how_to_add_the_checkpoints(run: RunDir) -> None:
@@ -74,7 +74,7 @@ def test_pairing_is_not_praised_where_it_changes_little(run: RunDir) -> None:
         )
     found = describe_pairing(run)
     assert found is not None
-    assert "little is left to cancel" in found["sentence"]
+    assert "Here little is shared" in found["sentence"]
     assert not found["drawings"][0]["matters"]
 
 

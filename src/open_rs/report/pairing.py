@@ -108,8 +108,8 @@ def _row(pair: Pair) -> Mapping[str, str]:
 def _drawing(pair: Pair) -> Mapping[str, Any]:
     row = pair.result
     bars = [
-        charts.Difference("different problems", row.unpaired.low, row.unpaired.high, charts.BEFORE),
-        charts.Difference("the same problems", row.difference.ci95.low, row.difference.ci95.high, charts.AFTER),
+        charts.Difference("unpaired", row.unpaired.low, row.unpaired.high, charts.BEFORE),
+        charts.Difference("paired", row.difference.ci95.low, row.difference.ci95.high, charts.AFTER),
     ]
     title = f"{pair.label}: {100 * row.difference.value:+.2f} points"
     return {
@@ -122,19 +122,22 @@ def _drawing(pair: Pair) -> Mapping[str, Any]:
 def _sentence(pairs: Sequence[Pair]) -> str:
     if not pairs:
         return ""
+    shared = (
+        "Both sides answer the same problems with the same seeds. What they share, the difficulty of a problem and the "
+        "luck of a draw, cancels in the difference."
+    )
     best = max(pairs, key=lambda pair: pair.result.gain_from_pairing)
     if not best.matters:
         return (
-            "Problems differ in difficulty, and on the same problems that cancels. Here little is left to cancel: two "
-            "sides this far apart disagree on most problems. Between checkpoints that are close, pairing decides."
+            f"{shared} Here little is shared, since two sides this far apart disagree on most problems; between close "
+            "checkpoints, pairing decides."
         )
-    row = best.result
+    row, start = best.result, best.label[0].upper() + best.label[1:]
     return (
-        "Problems differ in difficulty far more than two checkpoints differ in skill, and on the same problems that "
-        f"cancels. {best.label[0].upper()}{best.label[1:]}: asked different problems, the difference would be known to "
-        f"{_width(row.unpaired)} points; on the same problems it is known to {_width(row.difference.ci95)}. Without "
-        f"pairing that would take {best.problems_unpaired:,.0f} problems instead of {row.difference.num_problems:,}. "
-        "Two sides that are far apart disagree on most problems, and pairing changes little there."
+        f"{shared} {start}: with problems and luck of its own on each side, the difference would be known to "
+        f"{_width(row.unpaired)} points; paired it is known to {_width(row.difference.ci95)}. Without pairing that would "
+        f"take {best.problems_unpaired:,.0f} problems instead of {row.difference.num_problems:,}. Two sides that are far "
+        "apart disagree on most problems, and pairing changes little there."
     )
 
 
