@@ -135,9 +135,9 @@ def _sentence(pairs: Sequence[Pair]) -> str:
     row, start = best.result, best.label[0].upper() + best.label[1:]
     return (
         f"{shared} {start}: with problems and luck of its own on each side, the difference would be known to "
-        f"{_width(row.unpaired)} points; paired it is known to {_width(row.difference.ci95)}. Without pairing that would "
-        f"take {best.problems_unpaired:,.0f} problems instead of {row.difference.num_problems:,}. Two sides that are far "
-        "apart disagree on most problems, and pairing changes little there."
+        f"{_width(row.unpaired)} points; paired it is known to {_width(row.difference.ci95)}. Without pairing that "
+        f"would take {best.problems_unpaired:,.0f} problems instead of {row.difference.num_problems:,}. Two sides that "
+        "are far apart disagree on most problems, and pairing changes little there."
     )
 
 
