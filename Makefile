@@ -53,7 +53,7 @@ test-vllm-env:
 	sh scripts/make_vllm_env.sh .envs/vllm
 
 test-vllm: test-vllm-env
-	.envs/vllm/bin/python -m pytest -m vllm tests/rollout
+	.envs/vllm/bin/python -m pytest -m vllm tests/rollout tests/evaluate
 
 test-browser: setup
 	$(BIN)/pytest -m browser tests/report

@@ -49,6 +49,12 @@ def test_a_half_written_last_line_is_left_out(tmp_path: Path) -> None:
     assert list(run.read_rows("log.jsonl")) == []
 
 
+def test_a_broken_line_in_the_middle_is_named(tmp_path: Path) -> None:
+    (tmp_path / "log.jsonl").write_text('{"step": 1}\n{"step"\n{"step": 3}\n')
+    with pytest.raises(UserError, match=r"log\.jsonl, line 2"):
+        list(RunDir(tmp_path).read_rows("log.jsonl"))
+
+
 def test_next_free_counts_up(tmp_path: Path) -> None:
     assert next_free(tmp_path / "demo") == tmp_path / "demo"
     for name in ("demo", "demo-2"):

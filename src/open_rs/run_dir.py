@@ -64,15 +64,7 @@ class RunDir:
 
     def write_text(self, name: str, text: str) -> None:
         """Replace a file atomically: a reader sees the old text or the new, never half of it."""
-        target = self.path / name
-        with disk_errors(target):
-            target.parent.mkdir(parents=True, exist_ok=True)
-            draft = target.with_name(f".{target.name}.{os.getpid()}")
-            with draft.open("w", encoding="utf-8", errors="backslashreplace") as file:
-                file.write(text)
-                file.flush()
-                os.fsync(file.fileno())
-            draft.replace(target)
+        replace_file(self.path / name, text.encode("utf-8", "backslashreplace"))
 
     def write_json(self, name: str, value: Any) -> None:
         self.write_text(name, json.dumps(value, indent=2, ensure_ascii=False) + "\n")
@@ -95,24 +87,14 @@ class RunDir:
     def write_rows(self, name: str, rows: Iterable[Mapping[str, Any]]) -> None:
         """Replace a whole JSONL file; a name ending in `.gz` is compressed."""
         lines = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
-        if not name.endswith(".gz"):
-            self.write_text(name, lines)
-            return
-        target = self.path / name
-        with disk_errors(target):
-            draft = target.with_name(f".{target.name}.{os.getpid()}")
-            draft.write_bytes(gzip.compress(lines.encode("utf-8", "backslashreplace"), compresslevel=5, mtime=0))
-            draft.replace(target)
+        content = lines.encode("utf-8", "backslashreplace")
+        if name.endswith(".gz"):
+            content = gzip.compress(content, compresslevel=5, mtime=0)
+        replace_file(self.path / name, content)
 
     def read_rows(self, name: str) -> Iterator[dict[str, Any]]:
         """Rows of a JSONL file of this run; a half-written last line is left out."""
-        path = self.path / name
-        if not path.exists():
-            return
-        with gzip.open(path, "rt", encoding="utf-8") if name.endswith(".gz") else path.open(encoding="utf-8") as file:
-            for line in file:
-                if line.endswith("\n"):
-                    yield json.loads(line)
+        return read_whole_lines(self.path / name)
 
     def keep_rows(self, name: str, keep: Callable[[Mapping[str, Any]], bool]) -> None:
         """Drop the rows of a log for which `keep(row)` is false, as a resumed run does with steps it will repeat."""
@@ -139,6 +121,37 @@ class disk_errors:  # noqa: N801  (read as a statement: `with disk_errors(path):
         }
         if error.errno in reasons:
             raise UserError(f"{self.path}: {reasons[error.errno]}") from error
+
+
+def replace_file(target: Path, content: bytes) -> None:
+    """Replace a whole file atomically: a reader, and a power cut, finds the old content or the new."""
+    with disk_errors(target):
+        target.parent.mkdir(parents=True, exist_ok=True)
+        draft = target.with_name(f".{target.name}.{os.getpid()}")
+        with draft.open("wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        draft.replace(target)
+
+
+def read_whole_lines(path: Path) -> Iterator[dict[str, Any]]:
+    """Rows of a JSONL log, compressed or not; none where there is no file; a last line without its end is no row yet.
+
+    Raises UserError, with its number, for a line that isn't JSON.
+    """
+    if not path.exists():
+        return
+    with gzip.open(path, "rb") if path.suffix == ".gz" else path.open("rb") as file:
+        for number, line in enumerate(file, start=1):
+            if not line.endswith(b"\n"):
+                return
+            try:
+                yield json.loads(line)
+            except ValueError as error:
+                raise UserError(
+                    f"{path}, line {number}: not valid JSON ({error}); delete the line and start again"
+                ) from error
 
 
 def next_free(path: Path) -> Path:

@@ -19,7 +19,7 @@ SMALL = [
     "rollout.max_completion_length=64",
     "model.device=cpu",
 ]
-DEMANDS_THINK = 'reward.terms=[{name: "doctor.planted_rewards:opens_and_closes"}]'
+DEMANDS_THINK = 'reward.terms=[{name: "doctor.flawed_rewards:opens_and_closes"}]'
 
 
 def diagnose(*overrides: str, allow_constant: bool = False) -> Diagnosis:
@@ -65,7 +65,7 @@ def test_the_command_exits_with_2_and_prints_json(monkeypatch: pytest.MonkeyPatc
     result = CliRunner().invoke(command, ["demo", *SMALL, DEMANDS_THINK, "--json"])
     assert result.exit_code == 2
     found = json.loads(result.output)
-    assert found["refused"] and found["rollouts"][0]["terms"] == {"doctor.planted_rewards:opens_and_closes": 0.0}
+    assert found["refused"] and found["rollouts"][0]["terms"] == {"doctor.flawed_rewards:opens_and_closes": 0.0}
 
 
 def test_training_rows_that_repeat_a_held_out_question_are_left_out_and_said(tmp_path: Path) -> None:

@@ -92,6 +92,15 @@ def test_an_answer_left_in_the_reasoning_is_seen() -> None:
     assert not read_signs("so \\boxed{4}</think> \\boxed{4}", reasoning_open=True).answer_only_in_reasoning
 
 
+@pytest.mark.parametrize(
+    ("text", "boxed"),
+    [("so \\boxed{4}", True), ("The answer is 4.", False), ("<think>\\boxed{4}", False), ("", False)],
+    ids=["in a box", "in prose", "only in open reasoning", "nothing"],
+)
+def test_an_answer_outside_a_box_is_seen(text: str, boxed: bool) -> None:
+    assert read_signs(text, reasoning_open=False).boxed is boxed
+
+
 def prompts(*lengths: int) -> dict[str, Prompt]:
     return {f"p{n}": Prompt(f"p{n}", (), "", (0,) * n) for n in lengths}
 

@@ -14,7 +14,12 @@ from pathlib import Path
 import pytest
 
 SOURCE = Path(__file__).resolve().parents[2] / "src"
-CHILD = """
+PROBLEMS, SAMPLES, KILLS = 40, 6, 10
+COMMAND = (
+    *(sys.executable, "-m", "open_rs", "evaluate", "open-rs-tiny", "--limit", str(PROBLEMS), "--samples", str(SAMPLES)),
+    *("--max-concurrent", "8"),  # so that completions arrive one after the other and not all at the end
+)
+SCRIPTED = """
 import sys, time
 from pathlib import Path
 from open_rs.evaluate.protocols import Protocol
@@ -38,34 +43,58 @@ if __name__ == "__main__":
 """
 
 
-def start(out: Path, seconds_a_sample: float) -> subprocess.Popen[bytes]:
-    environment = {**os.environ, "PYTHONPATH": str(SOURCE)}
-    script = out.parent / "child.py"
-    script.write_text(CHILD)
-    return subprocess.Popen([sys.executable, str(script), str(out), str(seconds_a_sample)], env=environment)
+def start(*command: str) -> subprocess.Popen[bytes]:
+    environment = {**os.environ, "PYTHONPATH": str(SOURCE), "OMP_NUM_THREADS": "1"}
+    return subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
 
 
-def kill_after(child: subprocess.Popen[bytes], log: Path, lines: int) -> None:
-    """SIGKILL once the log holds so many lines, wherever the child is then."""
+def finish(*command: str) -> None:
+    _, errors = (child := start(*command)).communicate()
+    assert child.returncode == 0, errors.decode()
+
+
+def kill_after(child: subprocess.Popen[bytes], log: Path, lines: int) -> bool:
+    """SIGKILL once the log holds so many lines, wherever the child is then; whether it was still running."""
     while child.poll() is None and (not log.exists() or log.read_bytes().count(b"\n") < lines):
         time.sleep(0.002)
+    running = child.poll() is None
     child.send_signal(signal.SIGKILL)
-    child.wait()
+    child.communicate()
+    return running
+
+
+def assert_same_files(one: Path, other: Path) -> None:
+    assert {path.name for path in one.iterdir()} == {path.name for path in other.iterdir()}
+    for path in one.iterdir():
+        assert path.read_bytes() == (other / path.name).read_bytes(), path.name
+
+
+def assert_none_lost_or_doubled(log: Path, count: int) -> None:
+    rows = [json.loads(line) for line in log.read_text().splitlines()]
+    assert len({(row["problem_id"], row["sample"]) for row in rows}) == len(rows) == count
 
 
 @pytest.mark.timeout(240)
-def test_ten_kills_at_random_moments_change_nothing(tmp_path: Path) -> None:
-    assert start(tmp_path / "whole", 0.0).wait() == 0
+def test_ten_kills_change_nothing_where_a_script_answers_and_workers_grade(tmp_path: Path) -> None:
+    script = tmp_path / "child.py"
+    script.write_text(SCRIPTED)
+    finish(sys.executable, str(script), str(tmp_path / "whole"), "0")
     draw, log = random.Random(4), tmp_path / "killed" / "completions.jsonl"
-    for moment in sorted(draw.sample(range(240), 10)):
-        kill_after(start(tmp_path / "killed", 0.002), log, moment)
-    assert start(tmp_path / "killed", 0.0).wait() == 0
-    for name in ("completions.jsonl", "results.json"):
-        assert (tmp_path / "killed" / name).read_bytes() == (tmp_path / "whole" / name).read_bytes()
-    rows = [json.loads(line) for line in log.read_text().splitlines()]
-    assert len({(row["problem_id"], row["sample"]) for row in rows}) == len(rows) == 240
-    assert {path.name for path in (tmp_path / "killed").iterdir()} == {
-        "completions.jsonl",
-        "results.json",
-        "evaluation.json",
-    }
+    for moment in sorted(draw.sample(range(240), KILLS)):
+        kill_after(start(sys.executable, str(script), str(tmp_path / "killed"), "0.002"), log, moment)
+    finish(sys.executable, str(script), str(tmp_path / "killed"), "0")
+    assert_same_files(tmp_path / "whole", tmp_path / "killed")
+    assert_none_lost_or_doubled(log, 240)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+def test_ten_kills_of_the_real_command_change_nothing_where_the_embedded_model_answers(tmp_path: Path) -> None:
+    finish(*COMMAND, "--out", str(tmp_path / "whole"))
+    draw, log = random.Random(4), tmp_path / "killed" / "completions.jsonl"
+    moments = sorted(draw.sample(range(PROBLEMS * SAMPLES), KILLS))
+    killed = [kill_after(start(*COMMAND, "--out", str(tmp_path / "killed")), log, moment) for moment in moments]
+    finish(*COMMAND, "--out", str(tmp_path / "killed"))
+    assert sum(killed) >= KILLS - 1, f"killed too late to matter: {moments}"
+    assert_same_files(tmp_path / "whole", tmp_path / "killed")
+    assert_none_lost_or_doubled(log, PROBLEMS * SAMPLES)

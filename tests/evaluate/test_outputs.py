@@ -105,6 +105,26 @@ def test_grading_again_gives_the_same_result_and_generates_nothing(tmp_path: Pat
     )
 
 
+def test_another_files_completions_are_not_mixed_into_a_result(tmp_path: Path, grader: Grader) -> None:
+    def grade(answer: int) -> Evaluation:
+        rows = [{"problem": "Q", "gold": "1", "completion": BOX % answer}]
+        (outputs,) = read_outputs(write(tmp_path / "exam.jsonl", rows)).values()
+        return grade_outputs("m", outputs, grader, tmp_path / "out")
+
+    assert grade(1).avg == grade(1).avg == 1.0
+    with pytest.raises(UserError, match="holds another completion"):
+        grade(2)
+
+
+def test_how_a_completion_ended_stays_unknown_where_the_file_does_not_say(tmp_path: Path, grader: Grader) -> None:
+    (silent,) = read_outputs(write(tmp_path / "exam.jsonl", SHAPES["own gold"])).values()
+    told = [row | {"finish_reason": "length" if i else "stop"} for i, row in enumerate(SHAPES["own gold"])]
+    (spoken,) = read_outputs(write(tmp_path / "exam.jsonl", told)).values()
+    found = [grade_outputs("m", outputs, grader, tmp_path / str(i)) for i, outputs in enumerate((silent, spoken))]
+    assert [one.benchmarks["exam"].diagnostics["truncated"] for one in found] == [None, 0.75]
+    assert [Evaluation.load(tmp_path / str(i)).summary() for i in range(2)] == [one.summary() for one in found]
+
+
 @pytest.mark.parametrize(
     ("name", "words"),
     [

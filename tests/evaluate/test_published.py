@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from open_rs.evaluate import published
+from open_rs.evaluate.fingerprint import settings_of
 from open_rs.evaluate.lighteval import read_lighteval
 from open_rs.evaluate.protocols import PROTOCOLS, Protocol
 from open_rs.evaluate.result import BenchmarkResult, Evaluation, Sample
@@ -112,6 +114,34 @@ def test_a_claim_is_held_against_our_interval(right: int, inside: bool) -> None:
     claim = published.claims(Evaluation("knoveleng/Open-RS3", {"aime24": result}))[0]
     assert claim.claimed == pytest.approx(0.467)
     assert claim.inside or not inside
+
+
+def minerva(**fields: Any) -> str:
+    samples = tuple((Sample(False, outside_box=i < 27),) for i in range(272))
+    fields = {"left_out": {}, "corrected_golds": {}, **fields}
+    result = BenchmarkResult("minerva", tuple(f"minerva:{i}" for i in range(272)), samples, **fields)
+    return str(published.claims(Evaluation("Open-RS3", {"minerva": result}))[0])
+
+
+def test_a_claim_says_what_was_counted_otherwise_than_there() -> None:
+    line = minerva(corrected_golds={"minerva:1": ("4.5e33", "4.5 \\times 10^{33}")}, left_out={"minerva:x": "relay"})
+    assert "the claim lies outside the interval; otherwise than there: 1 gold corrected" in line
+    assert "1 problem left out" in line
+    assert "9.9 % of answers read outside a box" in line
+
+
+@pytest.mark.parametrize(
+    ("protocol", "end"),
+    [
+        ("open-rs", "outside the interval"),
+        ("sober", "otherwise than there: asked with another temperature, top p"),
+        ("plain", "otherwise than there: asked with another user template, max tokens"),
+    ],
+)
+def test_a_claim_says_what_was_asked_otherwise_than_there(protocol: str, end: str) -> None:
+    result = BenchmarkResult("aime24", tuple(f"aime24:{i}" for i in range(30)), ((Sample(True),),) * 30)
+    mark = {"protocol": settings_of(PROTOCOLS[protocol])}
+    assert str(published.claims(Evaluation("Open-RS3", {"aime24": result}, mark))[0]).endswith(end)
 
 
 def test_every_protocol_asks_the_question() -> None:

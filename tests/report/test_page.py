@@ -9,6 +9,7 @@ import subprocess
 from pathlib import Path
 
 import pytest
+import yaml
 
 from open_rs.report.card import model_card
 from open_rs.report.live import duration
@@ -72,6 +73,26 @@ def test_a_run_without_held_out_problems_claims_nothing(finished_run: Path, tmp_
 def test_several_runs_stand_in_one_report(finished_run: Path, tmp_path: Path) -> None:
     html = write_report([finished_run, finished_run], tmp_path / "both.html").read_text()
     assert html.count('<p class="claim">') == 2
+
+
+@pytest.mark.parametrize("place", ["set", "set/train.jsonl", "set/data/train.parquet"])
+def test_the_funnel_of_a_curated_set_is_drawn_wherever_in_the_set_the_recipe_points(
+    finished_run: Path, tmp_path: Path, place: str
+) -> None:
+    copy = tmp_path / "run"
+    shutil.copytree(finished_run, copy)
+    steps = [{"name": "mine/audit", "rows_in": 1234, "kept": 987}, {"name": "deduplicate", "rows_in": 987, "kept": 987}]
+    RunDir(tmp_path / "set").write_json("funnel.json", steps)
+    recipe = yaml.safe_load((copy / "recipe.yaml").read_text())
+    recipe["data"] |= {"name": None, "path": str(tmp_path / place)}
+    (copy / "recipe.yaml").write_text(yaml.safe_dump(recipe))
+    html = write_report([copy], tmp_path / "report.html").read_text()
+    assert "Where its problems came from" in html
+    assert "987 of 1,234" in html
+
+
+def test_a_generated_task_has_no_funnel(report: Path) -> None:
+    assert "Where its problems came from" not in report.read_text()
 
 
 @pytest.mark.parametrize(("seconds", "words"), [(9, "9 s"), (65, "1 min 05 s"), (3725, "1 h 02 min"), (-1, "0 s")])

@@ -41,6 +41,7 @@ class SmallServer:
 
     owned_by: str = "someone"
     models: tuple[str, ...] = ("tiny",)
+    max_model_len: int | None = None
     delay_seconds: float = 0.0
     troubles: dict[int, Trouble] = field(default_factory=dict)
     lost_after: int | None = None
@@ -100,7 +101,8 @@ class Handler(BaseHTTPRequestHandler):
 
     def do_GET(self) -> None:
         """List the models."""
-        listed = [{"id": name, "owned_by": self.small.owned_by} for name in self.small.models]
+        small = self.small
+        listed = [{"id": n, "owned_by": small.owned_by, "max_model_len": small.max_model_len} for n in small.models]
         self.answer(200, json.dumps({"data": listed}), {})
 
     def do_POST(self) -> None:

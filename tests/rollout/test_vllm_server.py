@@ -2,18 +2,9 @@
 
 from __future__ import annotations
 
-import os
-import signal
-import socket
-import subprocess
-import sys
-import time
 from collections.abc import Iterator
-from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
-import httpx
 import pytest
 import torch
 from transformers import AutoTokenizer
@@ -35,25 +26,12 @@ from rollout.contract import (
     sample_all,
     tiny_model,
 )
+from rollout.vllm_serve import Served, serve
 
 pytestmark = [pytest.mark.vllm, pytest.mark.timeout(600)]
 
-START_SECONDS = 300
 GREEDY = Sampling(max_tokens=16, temperature=0.0)
 REQUESTS = [Request(prompt_of(length), (0, 1)) for length in (3, 9, 40)]
-
-
-@dataclass(frozen=True)
-class Served:
-    process: subprocess.Popen[bytes]
-    url: str
-    model: Path
-    weights: Path
-
-    def kill(self) -> None:
-        """End the server and its workers, which share its process group."""
-        os.killpg(self.process.pid, signal.SIGKILL)
-        self.process.wait()
 
 
 @pytest.fixture(scope="module")
@@ -67,44 +45,8 @@ def policy() -> CausalLM:
 def server(policy: CausalLM, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
     directory = tmp_path_factory.mktemp("served")
     policy.save_pretrained(directory / "model")
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    command = [
-        *(str(Path(sys.executable).with_name("vllm")), "serve", str(directory / "model")),
-        *("--served-model-name", "tiny", "--host", "127.0.0.1", "--port", str(port)),
-        *("--dtype", "float32", "--enforce-eager", "--kv-cache-memory-bytes", str(64 * 2**20)),
-        *("--logprobs-mode", "processed_logprobs"),
-    ]
-    quiet = {"VLLM_LOGGING_LEVEL": "WARNING", "OMP_NUM_THREADS": "1"}
-    log = directory / "log.txt"
-    with log.open("wb") as output:
-        process = subprocess.Popen(
-            command,
-            env={**os.environ, **quiet, "VLLM_SERVER_DEV_MODE": "1"},
-            stdout=output,
-            stderr=subprocess.STDOUT,
-            start_new_session=True,
-        )
-    served = Served(process, f"http://127.0.0.1:{port}", directory / "model", directory / "weights")
-    try:
-        wait_until_healthy(served, log)
+    with serve(directory / "model", directory, "--logprobs-mode", "processed_logprobs") as served:
         yield served
-    finally:
-        if process.poll() is None:
-            served.kill()
-
-
-def wait_until_healthy(served: Served, log: Path) -> None:
-    deadline = time.monotonic() + START_SECONDS
-    while time.monotonic() < deadline:
-        assert served.process.poll() is None, log.read_text(errors="replace")[-3000:]
-        try:
-            if httpx.get(f"{served.url}/health").is_success:
-                return
-        except httpx.TransportError:
-            time.sleep(0.5)
-    raise AssertionError(f"no server after {START_SECONDS} s: {log.read_text(errors='replace')[-3000:]}")
 
 
 def engine_of(server: Served, **vllm: Any) -> VllmServerEngine:

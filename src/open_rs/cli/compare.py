@@ -28,7 +28,7 @@ def command(sides: tuple[str, ...], as_json: bool) -> None:
     """
     from open_rs.cli.results import echo_json, show_difference
 
-    opened = [side for name in sides for side in open_side(name, alone=len(sides) == 1)]
+    opened = told_apart([side for name in sides for side in open_side(name, alone=len(sides) == 1)], sides)
     if len(opened) < 2:
         raise UserError(f"compare: {sides[0]} is one side; give a baseline and a candidate, or a training run")
     found = [show_difference(candidate, opened[0], as_json) for candidate in opened[1:]]
@@ -46,6 +46,21 @@ def open_side(name: str, alone: bool) -> list[Any]:
         sides = [labelled(place, "base"), labelled(place, "trained")]
         return sides if alone else sides[1:]
     return [Evaluation.load(place)] if place.exists() else [published.require(name)]
+
+
+def told_apart(opened: list[Any], names: tuple[str, ...]) -> list[Any]:
+    """The sides, with their directories behind the names of models that stand there twice."""
+    from dataclasses import replace
+
+    from open_rs.evaluate.result import Evaluation
+
+    models = [side.model for side in opened if isinstance(side, Evaluation)]
+    if len(opened) != len(names) or len(set(models)) == len(models):
+        return opened
+    return [
+        replace(side, model=f"{side.model} ({Path(name).name})") if isinstance(side, Evaluation) else side
+        for side, name in zip(opened, names, strict=True)
+    ]
 
 
 def labelled(run: Path, when: str) -> Any:

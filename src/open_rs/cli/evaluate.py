@@ -38,6 +38,12 @@ class Asked:
     device: str
     max_concurrent: int
 
+    @property
+    def changes(self) -> dict[str, Any]:
+        """Options that make another evaluation of the same model under the same protocol."""
+        names = ("limit", "max_tokens", "temperature", "seed", "raw_gold")
+        return {name: value for name in names if (value := getattr(self, name)) not in (None, False)}
+
 
 @click.command(
     epilog="""\b
@@ -57,7 +63,7 @@ Examples:
 @click.option("--api", type=click.Choice(["completions", "chat"]), default="completions", show_default=True)
 @click.option("--samples", type=int, help="Samples a problem; more than before extends an earlier evaluation.")
 @click.option("--until-se", type=float, help="Sample until the sampling error of each benchmark is so many points.")
-@click.option("--baseline", help="A result directory, or a model that is asked the same; differences are paired.")
+@click.option("--baseline", help="A result directory, or a model that is asked the same: paired; or a published name.")
 @click.option("--data", type=PATH, help="Folder with local copies of the benchmarks; default: the Hub.")
 @click.option("--limit", type=click.IntRange(1), help="Only the first problems of each benchmark.")
 @click.option("--max-tokens", type=click.IntRange(1), help="Instead of the protocol's limit.")
@@ -98,6 +104,10 @@ def command(
         raise UserError("evaluate: give one of MODEL_OR_RUN, --regrade, --load-outputs, --from-lighteval")
     if asked.samples is not None and asked.samples < 1:
         raise UserError(f"--samples {asked.samples}: nothing to measure; ask for at least 1 sample a problem")
+    if select is not None and checkpoints is None:
+        raise UserError("--select: chooses among a run's checkpoints; add --checkpoints all")
+    if baseline is not None and (model is None or checkpoints is not None):
+        raise UserError("--baseline: goes with MODEL_OR_RUN alone; afterwards, `open-rs compare BASELINE DIR` compares")
     if from_lighteval is not None:
         found = show_rows(read_lighteval(from_lighteval), as_json)
     elif load_outputs is not None:
@@ -112,31 +122,64 @@ def command(
         click.echo(json.dumps(found, indent=2, ensure_ascii=False))
 
 
+@dataclass(frozen=True)
+class Plan:
+    """Which sets are asked, and how; a baseline that is asked the same shares it."""
+
+    benchmarks: tuple[str, ...]
+    protocol: Any
+
+
 def evaluate_model(name: Any, asked: Asked, out: Path | None, baseline: str | None, as_json: bool) -> Any:
     """Evaluate, show, and compare with the baseline where there is one."""
     from open_rs.cli.results import show_difference
+    from open_rs.evaluate.subject import choose_benchmarks, find_subject
 
-    evaluation, directory = measure(name, asked, out)
+    subject = find_subject(name, asked.dtype, asked.device)
+    benchmarks = choose_benchmarks(subject, asked.benchmarks, asked.preset)
+    plan = Plan(benchmarks, protocol_for(subject, benchmarks, asked))
+    known = None if baseline is None else known_baseline(baseline, name, plan, asked)
+    evaluation, directory = measure(subject, plan, asked, out)
     shown = show_evaluations([evaluation], as_json, directory)
     if baseline is None:
         if not as_json:
             click.echo("note: no --baseline: a score alone says nothing of a gain")
         return shown
-    other, shown_other = open_baseline(baseline, asked, as_json)
-    return {"evaluation": shown, "baseline": shown_other, "comparison": show_difference(evaluation, other, as_json)}
+    shown_other: Any = baseline
+    if known is None:
+        known, place = measure(find_subject(baseline, asked.dtype, asked.device), plan, asked, None)
+        shown_other = show_evaluations([known], as_json, place)
+    return {"evaluation": shown, "baseline": shown_other, "comparison": show_difference(evaluation, known, as_json)}
 
 
-def measure(name: str, asked: Asked, out: Path | None) -> tuple[Any, Path]:
-    """Evaluate a model as asked; returns the evaluation and its directory."""
-    from open_rs.evaluate.subject import choose_benchmarks, find_subject, seat
+def known_baseline(baseline: str, name: str, plan: Plan, asked: Asked) -> Any:
+    """A result directory or a published row; None for a model that is asked the same.
 
-    subject = find_subject(name, asked.dtype, asked.device)
-    names = choose_benchmarks(subject, asked.benchmarks, asked.preset)
-    sets = load(names, asked)
-    protocol = protocol_for(subject, names, asked)
-    directory = out or subject.default_directory(protocol)
+    A Hub id is asked and not read off a table, except where the engine is a server, which holds the candidate alone.
+
+    Raises UserError before anything is sampled where the two could not be compared in the end.
+    """
+    from open_rs.evaluate import published
+    from open_rs.evaluate.compare import check_protocol
+    from open_rs.evaluate.result import RESULTS, Evaluation
+
+    if (Path(baseline) / RESULTS).is_file():
+        evaluation = Evaluation.load(Path(baseline))
+        check_protocol(name, plan.protocol, evaluation)
+        return evaluation
+    if asked.engine == "endpoint":
+        return published.require(baseline)
+    return None if "/" in baseline or Path(baseline).exists() else published.find(baseline)
+
+
+def measure(subject: Any, plan: Plan, asked: Asked, out: Path | None) -> tuple[Any, Path]:
+    """Ask a model what the plan says; returns the evaluation and its directory."""
+    from open_rs.evaluate.subject import seat
+
+    sets = load(plan.benchmarks, asked)
+    directory = out or subject.default_directory(plan.protocol, asked.changes)
     with seat(subject, asked.engine, endpoint_of(asked), asked.max_concurrent) as chair:
-        return run(subject.name, sets, protocol, asked, chair, directory), directory
+        return run(subject.name, sets, plan.protocol, asked, chair, directory), directory
 
 
 def run(label: str, sets: Any, protocol: Any, asked: Asked, chair: Any, directory: Path | None) -> Any:
@@ -203,8 +246,9 @@ def sweep_run(name: Any, asked: Asked, select_best: bool, out: Path | None, as_j
     from open_rs.evaluate.benchmarks import Sets
     from open_rs.evaluate.plots import draw_checkpoints
     from open_rs.evaluate.rows import row_of
-    from open_rs.evaluate.subject import open_run, seat
+    from open_rs.evaluate.subject import choose_benchmarks, open_run, seat
     from open_rs.evaluate.sweep import HELD_OUT, checkpoints, held_out_problems, load_checkpoint, select
+    from open_rs.report.page import write_report
 
     if asked.engine == "endpoint":
         raise UserError("--checkpoints: a server holds one model; use --engine local or vllm")
@@ -223,31 +267,37 @@ def sweep_run(name: Any, asked: Asked, select_best: bool, out: Path | None, as_j
 
         chosen = select(places, lambda place: evaluate_checkpoint(place, held_out, protocol))
         measured = []
-        if select_best and asked.benchmarks:
-            fitting = protocol_for(replace(subject, recipe=None), asked.benchmarks, asked)
+        if select_best:
+            names = choose_benchmarks(subject, asked.benchmarks, asked.preset)
+            fitting = protocol_for(replace(subject, recipe=None), names, asked)
             winner = next(place for place in places if place.name == chosen.best)
-            measured = [evaluate_checkpoint(winner, load(asked.benchmarks, asked), fitting)]
+            measured = [evaluate_checkpoint(winner, load(names, asked), fitting)]
     rows = [row_of(evaluation, step) for step, evaluation in chosen.evaluations.items()]
     shown = show_rows(rows, as_json)
     draw_checkpoints(rows, HELD_OUT, results / "checkpoints.svg")
     click.echo(str(chosen), err=as_json)
+    if out is None:
+        click.echo(f"report   {write_report([directory], directory / 'report.html')}", err=as_json)
     benchmarks = show_evaluations(measured, as_json, None) if measured else None
     return {"checkpoints": shown, "best": chosen.best, "honest_best": chosen.honest_best, "benchmarks": benchmarks}
 
 
 def grade_file(path: Path, asked: Asked, out: Path | None) -> list[Any]:
-    """Grade completions made elsewhere: one evaluation a model that the file names."""
+    """Grade completions made elsewhere: one evaluation, and below `out` one directory, a model that the file names."""
+    from open_rs.evaluate.export import export
     from open_rs.evaluate.outputs import grade_outputs, read_outputs
     from open_rs.grading import Grader
 
     known = load(asked.benchmarks, asked).problems if asked.benchmarks else {}
-    models = read_outputs(path, known)
+    found = []
     with Grader() as grader:
-        return [
-            grade_outputs(name, outputs, grader, None if out is None else out / name.replace("/", "-"), asked.raw_gold)
-            for name, outputs in models.items()
-            if outputs.completions
-        ]
+        for name, outputs in read_outputs(path, known).items():
+            if outputs.completions:
+                place = None if out is None else out / name.replace("/", "-")
+                found.append(grade_outputs(name, outputs, grader, place, asked.raw_gold))
+                if place is not None:
+                    export(found[-1], place)
+    return found
 
 
 def grade_again(directory: Path) -> Any:
@@ -297,19 +347,6 @@ def show_evaluations(evaluations: Sequence[Any], as_json: bool, directory: Path 
     if directory is not None:
         click.echo(f"\nresults  {directory}")
     return None
-
-
-def open_baseline(name: str, asked: Asked, as_json: bool) -> tuple[Any, Any]:
-    """A result directory is read; a published model behind a server is its row; any other model is asked the same."""
-    from open_rs.evaluate import published
-    from open_rs.evaluate.result import RESULTS, Evaluation
-
-    if (Path(name) / RESULTS).is_file():
-        return Evaluation.load(Path(name)), name
-    if asked.engine == "endpoint":
-        return published.require(name), name  # the server holds the candidate, not the baseline
-    other, directory = measure(name, asked, None)
-    return other, show_evaluations([other], as_json, directory)
 
 
 class Progress:

@@ -9,10 +9,13 @@ from typing import Any
 import numpy as np
 
 from open_rs import stats
-from open_rs.evaluate.fingerprint import differences
+from open_rs.evaluate.fingerprint import differences, settings_of
+from open_rs.evaluate.protocols import Protocol
 from open_rs.evaluate.result import BenchmarkResult, Evaluation
 from open_rs.evaluate.rows import Row
 from open_rs.types import UserError
+
+MAY_DIFFER = ("name", "seed", "max_tokens")
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,6 +125,16 @@ def compare(candidate: Evaluation, baseline: Evaluation) -> Comparisons:
     return Comparisons(candidate.model, baseline.model, rows, pooled, tuple(_notes(candidate, baseline, rows)))
 
 
+def check_protocol(candidate: str, protocol: Protocol, baseline: Evaluation) -> None:
+    """Raise UserError, before anything is sampled, where `compare` would refuse what the protocol will give.
+
+    The limit may still be lowered to the candidate's context, and the samples may differ.
+    """
+    theirs = baseline.fingerprint.get("protocol")
+    if theirs is not None:
+        _refuse(candidate, settings_of(protocol), baseline.model, theirs, MAY_DIFFER)
+
+
 def compare_rows(candidate: Row, baseline: Row) -> RowComparison:
     """Compare two rows score by score, unpaired. Raises UserError when they share no benchmark."""
     names = [name for name in candidate.cells if name in baseline.cells]
@@ -171,17 +184,19 @@ def _num_dropped(candidate: BenchmarkResult, baseline: BenchmarkResult) -> int:
 
 def _check_same_protocol(candidate: Evaluation, baseline: Evaluation) -> None:
     mine, theirs = (e.fingerprint.get("protocol") for e in (candidate, baseline))
-    if mine is None or theirs is None:
-        return
-    differing = [
-        f"{name} {old!r} and {new!r}"
-        for name, old, new in differences({"protocol": theirs}, {"protocol": mine})
-        if name not in ("protocol.name", "protocol.seed")
-    ]
+    if mine is not None and theirs is not None:
+        _refuse(candidate.model, mine, baseline.model, theirs, ("name", "seed"))
+
+
+def _refuse(
+    candidate: str, mine: Mapping[str, Any], baseline: str, theirs: Mapping[str, Any], free: tuple[str, ...]
+) -> None:
+    """Raise UserError where the protocols differ in anything but what is `free` to."""
+    differing = [f"{name} {old!r} and {new!r}" for name, old, new in differences(theirs, mine) if name not in free]
     if differing:
         raise UserError(
-            f"{candidate.model} and {baseline.model} were asked differently ({'; '.join(differing[:3])}); "
-            "a difference would mix protocol and model: evaluate both under one protocol"
+            f"{candidate} and {baseline} are asked differently ({'; '.join(differing[:3])}); a difference would mix "
+            "protocol and model: evaluate both under one protocol"
         )
 
 

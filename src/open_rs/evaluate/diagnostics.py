@@ -7,6 +7,7 @@ import unicodedata
 import zlib
 from dataclasses import dataclass
 
+from open_rs.grading.extract import extract
 from open_rs.prompts import split_reasoning
 
 LOOP_TAIL_CHARACTERS = 2_000
@@ -33,13 +34,15 @@ class Signs:
     looping: bool
     foreign: bool
     answer_only_in_reasoning: bool
+    boxed: bool  # whether the answer stands in a box, where the protocol asks for it
 
 
 def read_signs(text: str, reasoning_open: bool) -> Signs:
     """Look at one completion; `reasoning_open` says that the prompt had already opened `<think>`."""
     reasoning, answer = split_reasoning(text, reasoning_open)
     boxed_only_inside = "\\boxed" in reasoning and "\\boxed" not in (answer or "")
-    return Signs(is_looping(text), is_foreign(text), boxed_only_inside)
+    boxed = extract(text, reasoning_open=reasoning_open).answer is not None
+    return Signs(is_looping(text), is_foreign(text), boxed_only_inside, boxed)
 
 
 def is_looping(text: str) -> bool:

@@ -7,9 +7,9 @@ from pathlib import Path
 import yaml
 
 from open_rs.evaluate import published, tables
-from open_rs.evaluate.records import replace_file
 from open_rs.evaluate.result import Evaluation
 from open_rs.evaluate.rows import row_of
+from open_rs.run_dir import RunDir
 
 
 def export(evaluation: Evaluation, directory: Path) -> list[Path]:
@@ -22,7 +22,7 @@ def export(evaluation: Evaluation, directory: Path) -> list[Path]:
         "model-index.yaml": yaml.safe_dump(tables.model_index(evaluation), sort_keys=False, allow_unicode=True),
     }
     for name, text in texts.items():
-        replace_file(directory / name, text)
+        RunDir(directory).write_text(name, text)
     return [*(directory / name for name in texts), *draw([evaluation], directory)]
 
 

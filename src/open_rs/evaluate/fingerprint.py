@@ -11,9 +11,9 @@ from pathlib import Path
 from typing import Any
 
 from open_rs.evaluate.protocols import PROTOCOLS, Protocol
-from open_rs.evaluate.records import replace_file
 from open_rs.evaluate.result import BenchmarkResult
 from open_rs.prompts import Prompt
+from open_rs.run_dir import RunDir
 from open_rs.types import Problem, UserError
 
 SETTINGS = "evaluation.json"
@@ -32,13 +32,11 @@ def fingerprint(
     about: Mapping[str, Any],
 ) -> dict[str, Any]:
     """Model, prompt, sampling, data and software of an evaluation, as plain JSON."""
-    settings = asdict(protocol)
     samples = {name: protocol.num_samples(name) for name in sets}
-    del settings["samples"], settings["samples_of"]
     first = prompts[next(iter(sets.values()))[0].id]
     return {
         "model": model,
-        "protocol": settings,
+        "protocol": settings_of(protocol),
         "samples": samples,
         "chat_template": None if tokenizer.chat_template is None else digest(str(tokenizer.chat_template)),
         "first_prompt": first.text,
@@ -53,6 +51,12 @@ def fingerprint(
     }
 
 
+def settings_of(protocol: Protocol) -> dict[str, Any]:
+    """How one sample is asked; the number of samples is no part of it."""
+    settings = asdict(protocol)
+    return {name: value for name, value in settings.items() if name not in ("samples", "samples_of")}
+
+
 def check_continues(directory: Path, mark: Mapping[str, Any]) -> None:
     """Start an evaluation in `directory`, or go on with the one that is there if nothing that moves a score differs."""
     file = directory / SETTINGS
@@ -64,7 +68,7 @@ def check_continues(directory: Path, mark: Mapping[str, Any]) -> None:
                 f"{directory}: holds an evaluation with other settings ({'; '.join(differing[:3])}); "
                 "choose another --out, or repeat its settings to go on with it"
             )
-    replace_file(file, json.dumps(mark, indent=1, ensure_ascii=False) + "\n")
+    RunDir(directory).write_text(SETTINGS, json.dumps(mark, indent=1, ensure_ascii=False) + "\n")
 
 
 def differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[tuple[str, Any, Any]]:
@@ -85,8 +89,8 @@ def differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[tuple
 
 
 def warn(protocol: Protocol, results: Mapping[str, BenchmarkResult], mark: Mapping[str, Any]) -> list[str]:
-    """Sentences about what weakens these numbers."""
-    found = _departures(protocol)
+    """Sentences about what weakens these numbers; `protocol` is what was asked in the end."""
+    found = []
     if mark["chat_template"] is None:
         found.append(
             "the tokenizer has no chat template: the prompt is plain text, which chat models are not trained on"
@@ -97,23 +101,26 @@ def warn(protocol: Protocol, results: Mapping[str, BenchmarkResult], mark: Mappi
             found.append(
                 f"{name}: {len(result.problem_ids)} problems x {result.k} samples leave {width:.0f} points of doubt"
             )
-        if result.diagnostics["truncated"] > 0.1:
-            share = 100 * result.diagnostics["truncated"]
-            found.append(f"{name}: {share:.0f} % of completions hit the limit of {protocol.max_tokens} tokens")
+        truncated = result.diagnostics["truncated"]
+        if truncated is not None and truncated > 0.1:
+            found.append(
+                f"{name}: {100 * truncated:.0f} % of completions hit the limit of {protocol.max_tokens:,} tokens"
+            )
         if protocol.temperature == 0 and result.k > 1:
             found.append(f"{name}: greedy samples repeat one another; {result.k} of them say no more than one")
     return found
 
 
-def _departures(protocol: Protocol) -> list[str]:
+def departures(asked: Protocol) -> list[str]:
     """What was asked otherwise than the protocol of that name says; scores of the two can't be compared."""
-    named = PROTOCOLS.get(protocol.name)
+    named = PROTOCOLS.get(asked.name)
     if named is None:
         return []
+    pairs = {name: (getattr(asked, name), getattr(named, name)) for name in ("max_tokens", "temperature", "top_p")}
     return [
-        f"{field.replace('_', ' ')} {getattr(protocol, field)} instead of the {getattr(named, field)} of `{named.name}`"
-        for field in ("max_tokens", "temperature", "top_p")
-        if getattr(protocol, field) != getattr(named, field)
+        f"{name.replace('_', ' ')} {ours:,} instead of the {theirs:,} of `{named.name}`"
+        for name, (ours, theirs) in pairs.items()
+        if ours != theirs
     ]
 
 

@@ -72,7 +72,10 @@ def read_outputs(path: Path, known: Mapping[str, Sequence[Problem]] | None = Non
 def grade_outputs(
     model: str, outputs: Outputs, grader: Grader | None = None, out: Path | None = None, raw_gold: bool = False
 ) -> Evaluation:
-    """Grade and summarise the completions of one model."""
+    """Grade and summarise the completions of one model.
+
+    Raises UserError where `out` holds other completions of the same problems.
+    """
     sets = {name: tuple(problems.values()) for name, problems in outputs.sets.items()}
     audited = audit_sets(sets, raw_gold, {})
     golds = {problem.id: problem.answer for part in audited.values() for problem in part.problems}
@@ -80,8 +83,13 @@ def grade_outputs(
     with Store(out) as store, nullcontext(grader) if grader is not None else Grader() as judge:
         desk = Desk(store, judge)
         for completion in outputs.completions:
-            if completion.key not in store.completions:
-                store.add_completion(_prepared(completion, golds[completion.problem_id], opens))
+            held = store.completions.get(completion.key)
+            if held is not None and held.text != completion.text:
+                raise UserError(
+                    f"{out}: holds another completion of `{completion.problem_id}`, sample {completion.sample}; choose "
+                    "another --out"
+                )
+            store.add_completion(_prepared(completion, golds[completion.problem_id], opens))
         desk.grade_missing([completion.key for completion in outputs.completions])
         desk.collect()
         store.settle({problem_id: place for place, problem_id in enumerate(golds)})

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,7 @@ import numpy as np
 from open_rs.evaluate.result import Evaluation
 from open_rs.evaluate.rows import Row
 from open_rs.evaluate.tables import heading
+from open_rs.run_dir import replace_file
 
 COLOURS = ("#3b5b92", "#c0692f", "#4f8a5b", "#8a4f7d", "#6b6b6b", "#a38a2c")
 
@@ -77,7 +79,7 @@ def _lengths(evaluation: Evaluation, target: Path) -> Path | None:
     if not right and not wrong:
         return None
     figure, axes = _canvas("completion length", unit="completions")
-    edges = np.linspace(0, max([*right, *wrong]), 31)
+    edges = np.linspace(0, max([1, *right, *wrong]), 31)
     axes.hist([right, wrong], bins=list(edges), color=[COLOURS[2], COLOURS[1]], label=["right", "wrong"], stacked=True)
     axes.set_xlabel("tokens")
     axes.legend(frameon=False, fontsize=8)
@@ -102,6 +104,11 @@ def _error_bar(axes: Any, place: float, value: float, interval: Any, colour: str
 
 
 def _save(figure: Any, target: Path) -> Path:
-    target.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(target, metadata={"Date": None})
+    """Equal figures are equal files: no date, and ids that follow from the content."""
+    from matplotlib import rc_context
+
+    drawn = io.BytesIO()
+    with rc_context({"svg.hashsalt": "open-rs"}):
+        figure.savefig(drawn, format="svg", metadata={"Date": None})
+    replace_file(target, drawn.getvalue())
     return target

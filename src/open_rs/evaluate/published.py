@@ -12,8 +12,11 @@ from importlib.resources import files
 from typing import Any
 
 from open_rs import stats
-from open_rs.evaluate.result import Evaluation
+from open_rs.evaluate.fingerprint import differences, settings_of
+from open_rs.evaluate.protocols import PROTOCOLS
+from open_rs.evaluate.result import BenchmarkResult, Evaluation
 from open_rs.evaluate.rows import Cell, Row, average_cell, single_sample_cell
+from open_rs.evaluate.tables import counted
 from open_rs.types import UserError
 
 PAPER_COLUMNS = ("aime24", "math_500", "amc23", "minerva", "olympiadbench")
@@ -21,12 +24,13 @@ PAPER_COLUMNS = ("aime24", "math_500", "amc23", "minerva", "olympiadbench")
 
 @dataclass(frozen=True, slots=True)
 class Claim:
-    """A published score beside our measurement of the same model."""
+    """A published score beside our measurement of the same model; `departures` say how ours was made otherwise."""
 
     benchmark: str
     claimed: float
     measured: float
     ci95: stats.Interval
+    departures: tuple[str, ...] = ()
 
     @property
     def inside(self) -> bool:
@@ -35,9 +39,10 @@ class Claim:
     def __str__(self) -> str:
         low, high = 100 * self.ci95.low, 100 * self.ci95.high
         where = "inside" if self.inside else "outside"
+        otherwise = f"; otherwise than there: {', '.join(self.departures)}" if self.departures else ""
         return (
             f"{self.benchmark}: published {100 * self.claimed:.1f}, measured {100 * self.measured:.1f} "
-            f"({low:.1f} to {high:.1f}): the claim lies {where} the interval"
+            f"({low:.1f} to {high:.1f}): the claim lies {where} the interval{otherwise}"
         )
 
 
@@ -143,11 +148,41 @@ def claims(evaluation: Evaluation) -> list[Claim]:
     row = find(evaluation.model)
     if row is None:
         return []
+    asked = _asked_otherwise(evaluation)
     return [
-        Claim(name, row.cells[name].value, result.avg, result.ci95)
+        Claim(name, row.cells[name].value, result.avg, result.ci95, (*asked, *_counted_otherwise(result)))
         for name, result in evaluation.benchmarks.items()
         if name in row.cells
     ]
+
+
+def _asked_otherwise(evaluation: Evaluation) -> tuple[str, ...]:
+    """What was asked otherwise than the paper asked; nothing where that is not known, as of completions made elsewhere.
+
+    Rows that the paper copied were asked in yet other ways, which it does not state.
+    """
+    asked = evaluation.fingerprint.get("protocol")
+    if asked is None:
+        return ()
+    differing = differences(settings_of(PROTOCOLS["open-rs"]), asked)
+    names = [name.replace("_", " ") for name, *_ in differing if name not in ("name", "seed")]
+    return (f"asked with another {', '.join(names)}",) if names else ()
+
+
+def _counted_otherwise(result: BenchmarkResult) -> tuple[str, ...]:
+    """How this score was counted and the published one was not, which kept golds and problems as they stand."""
+    found = []
+    asked, size = len(result.problem_ids) + len(result.left_out), data()["sizes"].get(result.name)
+    if size is not None and asked < size:
+        found.append(f"{asked} of {size} problems asked")
+    if result.corrected_golds:
+        found.append(f"{counted(len(result.corrected_golds), 'gold')} corrected")
+    if result.left_out:
+        found.append(f"{counted(len(result.left_out), 'problem')} left out")
+    outside = result.diagnostics["outside_box"]
+    if outside:
+        found.append(f"{100 * outside:.1f} % of answers read outside a box, by rules of our own")
+    return tuple(found)
 
 
 def _row(entry: Mapping[str, Any]) -> Row:

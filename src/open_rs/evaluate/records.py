@@ -9,12 +9,12 @@ from __future__ import annotations
 import json
 import os
 import time
-from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import asdict, dataclass, fields
+from collections.abc import Iterable, Mapping
+from dataclasses import MISSING, asdict, dataclass, fields
 from pathlib import Path
 from typing import Any, Self
 
-from open_rs.run_dir import disk_errors
+from open_rs.run_dir import disk_errors, read_whole_lines, replace_file
 from open_rs.types import Finish, UserError
 
 COMPLETIONS = "completions.jsonl"
@@ -54,6 +54,7 @@ class Judgement:
     looping: bool
     foreign: bool
     answer_only_in_reasoning: bool
+    outside_box: bool = False  # absent in files of the first version
 
     @property
     def key(self) -> Key:
@@ -124,7 +125,8 @@ class Store:
             return
         self.__exit__()
         lines = (json.dumps(graded_row(self.completions[k], self.judgements.get(k)), ensure_ascii=False) for k in keys)
-        replace_file(self.directory / COMPLETIONS, "".join(f"{line}\n" for line in lines))
+        content = "".join(f"{line}\n" for line in lines)
+        replace_file(self.directory / COMPLETIONS, content.encode("utf-8", "backslashreplace"))
         (self.directory / VERDICTS).unlink(missing_ok=True)
         self._open_logs(self.directory)
 
@@ -160,36 +162,8 @@ def graded_row(completion: Completion, judgement: Judgement | None) -> dict[str,
     return asdict(completion) if judgement is None else {**asdict(completion), **asdict(judgement)}
 
 
-def replace_file(target: Path, text: str) -> None:
-    """Replace a whole file atomically: a reader sees the old text or the new."""
-    with disk_errors(target):
-        target.parent.mkdir(parents=True, exist_ok=True)
-        draft = target.with_name(f".{target.name}.{os.getpid()}")
-        with draft.open("w", encoding="utf-8", errors="backslashreplace") as file:
-            file.write(text)
-            file.flush()
-            os.fsync(file.fileno())
-        draft.replace(target)
-
-
-def read_whole_lines(path: Path) -> Iterator[dict[str, Any]]:
-    """Rows of a JSONL log; a last line without its end is not yet a row."""
-    if not path.exists():
-        return
-    with path.open("rb") as file:
-        for number, line in enumerate(file, start=1):
-            if not line.endswith(b"\n"):
-                return
-            try:
-                yield json.loads(line)
-            except ValueError as error:
-                raise UserError(
-                    f"{path}, line {number}: not valid JSON ({error}); delete the line and start again"
-                ) from error
-
-
 def _parse(kind: type, row: Mapping[str, Any], path: Path) -> Any:
-    names = [field.name for field in fields(kind)]
+    names = [field.name for field in fields(kind) if field.name in row or field.default is MISSING]
     missing = [name for name in names if name not in row]
     if missing:
         raise UserError(

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, fields
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from open_rs import stats
-from open_rs.evaluate.records import replace_file
+from open_rs.run_dir import RunDir
 from open_rs.types import UserError
 
 FORMAT = 1
@@ -30,11 +30,15 @@ class Sample:
     correct: bool
     extracted: str | None = None
     tokens: int | None = None
-    truncated: bool = False
+    truncated: bool | None = False  # None where nobody said how it ended
     looping: bool = False
     foreign: bool = False
     answer_only_in_reasoning: bool = False
+    outside_box: bool = False  # the answer was read from the prose around it
     reason: str = ""
+
+
+DEFAULTS = {entry.name: entry.default for entry in fields(Sample)}
 
 
 @dataclass(frozen=True)
@@ -102,9 +106,10 @@ class BenchmarkResult:
             reasons[sample.reason] = reasons.get(sample.reason, 0) + 1
         return {
             "completions": len(every),
-            "truncated": _share(s.truncated for s in every),
+            "truncated": _known_share([s.truncated for s in every]),
             "no_answer": _share(s.extracted is None for s in every),
             "answer_only_in_reasoning": _share(s.answer_only_in_reasoning for s in every),
+            "outside_box": _share(s.outside_box for s in every),
             "looping": _share(s.looping for s in every),
             "foreign": _share(s.foreign for s in every),
             "tokens": _token_counts([s.tokens for s in every]),
@@ -176,7 +181,7 @@ class Evaluation:
                 problem: [_short(sample) for sample in row]
                 for problem, row in zip(result.problem_ids, result.samples, strict=True)
             }
-        replace_file(directory / RESULTS, json.dumps(value, ensure_ascii=False, indent=1) + "\n")
+        RunDir(directory).write_text(RESULTS, json.dumps(value, ensure_ascii=False, indent=1) + "\n")
         return directory / RESULTS
 
     @classmethod
@@ -198,7 +203,7 @@ class Evaluation:
 
 def _short(sample: Sample) -> dict[str, Any]:
     """A sample without the fields that hold their default."""
-    return {key: value for key, value in asdict(sample).items() if key == "correct" or value not in (None, False, "")}
+    return {key: value for key, value in asdict(sample).items() if value != DEFAULTS[key]}
 
 
 def _read_benchmark(name: str, part: Mapping[str, Any]) -> BenchmarkResult:
@@ -219,6 +224,11 @@ def _powers_of_two(largest: int) -> list[int]:
 
 def _share(flags: Any) -> float:
     return float(np.mean(list(flags)))
+
+
+def _known_share(flags: Sequence[bool | None]) -> float | None:
+    known = [flag for flag in flags if flag is not None]
+    return _share(known) if known else None
 
 
 def _token_counts(tokens: Sequence[int | None]) -> dict[str, float] | None:

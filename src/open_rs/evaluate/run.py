@@ -15,7 +15,7 @@ from typing import Any
 
 from open_rs.data.sources import SOURCES
 from open_rs.evaluate.diagnostics import read_signs
-from open_rs.evaluate.fingerprint import check_continues, fingerprint, warn
+from open_rs.evaluate.fingerprint import check_continues, departures, fingerprint, warn
 from open_rs.evaluate.golds import Audited, audit
 from open_rs.evaluate.protocols import Protocol
 from open_rs.evaluate.records import COMPLETIONS, Completion, Judgement, Key, Store
@@ -79,7 +79,7 @@ def evaluate(
             name: result_of(name, problems, audited[name], range(protocol.num_samples(name)), store)
             for name, problems in sets.items()
         }
-    warnings = (*fitted.warnings, *warn(fitted.protocol, results, mark))
+    warnings = (*departures(protocol), *fitted.warnings, *warn(fitted.protocol, results, mark))
     evaluation = Evaluation(model, results, mark, warnings)
     if out is not None:
         evaluation.save(out)
@@ -124,6 +124,7 @@ class Desk:
                     signs.looping,
                     signs.foreign,
                     signs.answer_only_in_reasoning,
+                    verdict.extracted is not None and not signs.boxed,
                 )
             )
 
@@ -237,10 +238,11 @@ def _sample(judgement: Judgement, completion: Completion) -> Sample:
         correct=bool(judgement.correct),
         extracted=judgement.extracted,
         tokens=completion.tokens,
-        truncated=completion.finish == "length",
+        truncated=None if completion.finish is None else completion.finish == "length",
         looping=judgement.looping,
         foreign=judgement.foreign,
         answer_only_in_reasoning=judgement.answer_only_in_reasoning,
+        outside_box=judgement.outside_box,
         reason=judgement.reason,
     )
 

@@ -32,11 +32,15 @@ class Subject:
     run: Path | None = None
     recipe: Recipe | None = None
 
-    def default_directory(self, protocol: Protocol) -> Path:
-        """Where results go unless --out says otherwise; the same command finds them again and goes on."""
+    def default_directory(self, protocol: Protocol, changes: Mapping[str, Any]) -> Path:
+        """Where results go unless --out says otherwise; the same command finds them again and goes on.
+
+        `changes` (option -> value) are what was asked otherwise, so that a quick try takes no other's place.
+        """
+        name = _file_name("-".join([protocol.name, *(f"{option}-{value}" for option, value in changes.items())]))
         if self.run is not None:
-            return self.run / "results" / _file_name(protocol.name)
-        return Path("runs") / "evaluations" / f"{_file_name(self.name)}-{_file_name(protocol.name)}"
+            return self.run / "results" / name
+        return Path("runs") / "evaluations" / f"{_file_name(self.name)}-{name}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,8 +138,13 @@ def _model_seat(subject: Subject, engine: Engine, name: str) -> Seat:
 
 
 def _server_seat(subject: Subject, engine: Engine, endpoint: EndpointConfig) -> Seat:
+    """Behind `chat` only the server knows how long a prompt is, so nothing is fitted into its context here."""
     from open_rs.models import load_tokenizer
+    from open_rs.rollout.endpoint import EndpointEngine
 
+    assert isinstance(engine, EndpointEngine), "the only engine whose model is elsewhere"
     engine.load(None, version=0)
-    tokenizer = ServerSideTemplate() if endpoint.api == "chat" else load_tokenizer(subject.model)
-    return Seat(engine, None, tokenizer, None, {"engine": "endpoint", "api": endpoint.api})
+    about = {"engine": "endpoint", "api": endpoint.api}
+    if endpoint.api == "chat":
+        return Seat(engine, None, ServerSideTemplate(), None, about)
+    return Seat(engine, None, load_tokenizer(subject.model), engine.served().max_model_len, about)

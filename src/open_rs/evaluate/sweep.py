@@ -10,9 +10,10 @@ import numpy as np
 from safetensors.torch import load_file
 
 from open_rs import stats
-from open_rs.evaluate.records import COMPLETIONS, read_whole_lines
+from open_rs.evaluate.records import COMPLETIONS
 from open_rs.evaluate.result import Evaluation
 from open_rs.models import CausalLM
+from open_rs.run_dir import read_whole_lines
 from open_rs.types import Problem, UserError
 
 STATE_FILE = "policy.safetensors"  # as `train.policy` writes it: tensors named `weight/<parameter>`

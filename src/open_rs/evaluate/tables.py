@@ -50,7 +50,7 @@ def details_table(evaluation: Evaluation) -> Table:
             _maybe(summary["problem_error"]),
             points(result.pass_at[result.k]) if result.k > 1 else "",
             points(result.majority_at[result.k]) if result.k > 1 else "",
-            points(signs["truncated"]),
+            _maybe(signs["truncated"]),
             points(signs["no_answer"]),
             _tokens(signs["tokens"], "mean"),
         )
@@ -60,8 +60,8 @@ def details_table(evaluation: Evaluation) -> Table:
 def signs_table(evaluation: Evaluation) -> Table:
     """One line a benchmark: what stood out in the completions, their length right and wrong, the grader's reasons."""
     table = Table(
-        "benchmark", "looping", "other script", "answer only in reasoning", "tokens right", "wrong", "95th percentile",
-        "reasons", box=None, header_style="bold",
+        "benchmark", "looping", "other script", "answer only in reasoning", "outside a box", "tokens right", "wrong",
+        "95th percentile", "reasons", box=None, header_style="bold",
     )  # fmt: skip
     for column in table.columns[1:-1]:
         column.justify = "right"
@@ -69,7 +69,7 @@ def signs_table(evaluation: Evaluation) -> Table:
         signs = result.diagnostics
         table.add_row(
             heading(name),
-            *(points(signs[key]) for key in ("looping", "foreign", "answer_only_in_reasoning")),
+            *(points(signs[key]) for key in ("looping", "foreign", "answer_only_in_reasoning", "outside_box")),
             _tokens(signs["tokens_right"], "mean"),
             _tokens(signs["tokens_wrong"], "mean"),
             _tokens(signs["tokens"], "p95"),
@@ -86,11 +86,11 @@ def remarks(evaluation: Evaluation) -> list[str]:
             first = next(iter(result.left_out.values()))
             apart = result.avg_with_unsolvable
             kept = "" if apart is None else f"; {points(apart)} with those that were asked"
-            found.append(f"{heading(name)}: {len(result.left_out)} problems left out ({first}){kept}")
+            found.append(f"{heading(name)}: {counted(len(result.left_out), 'problem')} left out ({first}){kept}")
         if result.corrected_golds:
             old, new = next(iter(result.corrected_golds.values()))
-            number = len(result.corrected_golds)
-            found.append(f"{heading(name)}: {number} golds corrected (`{old}` to `{new}`, ...); --raw-gold keeps them")
+            golds = counted(len(result.corrected_golds), "gold")
+            found.append(f"{heading(name)}: {golds} corrected (`{old}` to `{new}`, ...); --raw-gold keeps them")
     return [*found, *evaluation.warnings]
 
 
@@ -178,6 +178,11 @@ def columns_of(rows: Sequence[Row]) -> list[str]:
 
 def heading(name: str) -> str:
     return TITLES.get(name, name.replace("_", " "))
+
+
+def counted(number: int, noun: str) -> str:
+    """`1 gold`, `62 golds`."""
+    return f"{number:,} {noun}" if number == 1 else f"{number:,} {noun}s"
 
 
 def points(share: float) -> str:

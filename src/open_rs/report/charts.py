@@ -62,6 +62,16 @@ class Bar:
     colour: str = AFTER
 
 
+@dataclass(frozen=True)
+class Difference:
+    """An interval of a difference, as a share, for `differences`."""
+
+    label: str
+    low: float
+    high: float
+    colour: str = AFTER
+
+
 def lines(title: str, series: Sequence[Series], percent: bool = False, x_label: str = "step") -> str:
     """A line chart, 4.6 by 2.7 inches. Series with more than 20 points also get a smoothed line over a faint one."""
 
@@ -97,6 +107,28 @@ def intervals(title: str, bars: Sequence[Bar]) -> str:
     return _svg(title, draw, (9.4, 0.7 + 0.55 * len(bars)))
 
 
+def differences(title: str, value: float, bars: Sequence[Difference]) -> str:
+    """One difference with its interval computed in several ways, the first on top, widths written beside them."""
+
+    def draw(axes: Any) -> None:
+        for row, bar in enumerate(reversed(bars)):
+            low, high = 100 * bar.low, 100 * bar.high
+            axes.plot([low, high], [row, row], color=bar.colour, linewidth=9, alpha=0.45, solid_capstyle="butt")
+            axes.plot([100 * value], [row], marker="o", color=bar.colour, markersize=8)
+            label = f"{bar.label}: {high - low:.2f} points wide"
+            axes.annotate(label, (low, row), xytext=(0, 9), textcoords="offset points", fontsize=9)
+        if min(bar.low for bar in bars) < 0 < max(bar.high for bar in bars):
+            axes.axvline(0, color=INK, linewidth=1, alpha=0.5, zorder=0)
+        axes.set_yticks([])
+        axes.set_ylim(-0.5, len(bars) - 0.2)
+        axes.spines["left"].set_visible(False)
+        axes.margins(x=0.06)
+        axes.xaxis.set_major_formatter(lambda points, _: f"{points:+.4g}" if points else "0")
+        axes.set_xlabel("difference, points, with its 95 % interval")
+
+    return _svg(title, draw, (4.6, 1.1 + 0.6 * len(bars)))
+
+
 def shares(title: str, parts: Sequence[tuple[str, float]], unit: str) -> str:
     """Where a total went: horizontal bars, longest first."""
     ordered = sorted((part for part in parts if part[1] > 0), key=lambda part: part[1])
@@ -109,6 +141,23 @@ def shares(title: str, parts: Sequence[tuple[str, float]], unit: str) -> str:
         axes.grid(axis="y", visible=False)
 
     return _svg(title, draw, (4.6, 0.8 + 0.3 * max(len(ordered), 1)))
+
+
+def funnel(title: str, steps: Sequence[tuple[str, int, int]]) -> str:
+    """Rows (name, entered, kept) of a curation, the first step on top; what was dropped is the light end of a bar."""
+    names, entered, kept = zip(*reversed(steps), strict=True)
+
+    def draw(axes: Any) -> None:
+        axes.barh(names, entered, color=BEFORE, alpha=0.35, height=0.7)
+        axes.barh(names, kept, color=AFTER, alpha=0.8, height=0.7)
+        for row, (before, after) in enumerate(zip(entered, kept, strict=True)):
+            text = f"{after:,} of {before:,}" if after < before else f"{after:,}"
+            axes.annotate(text, (before, row), xytext=(5, 0), textcoords="offset points", va="center", fontsize=9)
+        axes.margins(x=0.18)
+        axes.grid(axis="y", visible=False)
+        axes.xaxis.set_major_formatter(lambda rows, _: f"{rows:,.0f}")
+
+    return _svg(title, draw, (9.4, 0.9 + 0.28 * len(steps)))
 
 
 def _draw_series(axes: Any, one: Series) -> None:

@@ -16,11 +16,13 @@ from open_rs.report import charts
 from open_rs.report.card import SETS
 from open_rs.report.charts import AFTER, BEFORE, FOURTH, THIRD, Bar, Series
 from open_rs.report.live import duration
+from open_rs.report.pairing import describe_pairing
 from open_rs.run_dir import RunDir
 
 READER_STEPS = 24  # steps whose completions the page carries
 READER_ROWS = 8  # completions of each such step
 PAIRS = 4
+FUNNEL = "funnel.json"  # as `data.publish` writes it beside a curated set
 LONGEST_TEXT = 6_000  # characters of one completion; the whole of it is in the run
 
 MEASURES = {"avg": "sampled", "greedy": "greedy", "pass@8": "at least one of 8 right"}
@@ -62,6 +64,8 @@ def describe_run(run: RunDir) -> dict[str, Any]:
         "table_caption": "right answers",
         "interval_chart": Markup(_interval_chart(summary)) if "base" in summary else "",
         "reading": _reading(summary),
+        "pairing": describe_pairing(run),
+        "funnel": _funnel(recipe),
         "charts": [Markup(chart) for chart in _training_charts(metrics, summary)],
         "pairs": _pairs(run),
         "rollouts": _rollouts(run),
@@ -131,6 +135,19 @@ def _reading(summary: Mapping[str, Any]) -> str:
         "the old score of at least one of 8 right; a rise of that score too, or on longer problems, is learning. "
         "Longer problems are longer than any of this training; the base model had met a few of that length."
     )
+
+
+def _funnel(recipe: Mapping[str, Any]) -> Markup:
+    """The curation that a run's problems came through, where its set still lies where the recipe says."""
+    given = (recipe.get("data") or {}).get("path")
+    if given is None:
+        return Markup("")
+    places = [Path(given), *Path(given).parents][:3]  # the set's directory, or a file in it or in its `data/`
+    files = [place / FUNNEL for place in places if (place / FUNNEL).is_file()]
+    if not files:
+        return Markup("")
+    steps = [(step["name"], step["rows_in"], step["kept"]) for step in json.loads(files[0].read_text(encoding="utf-8"))]
+    return Markup(charts.funnel("Rows kept after each step of the curation", steps)) if steps else Markup("")
 
 
 def _training_charts(metrics: list[dict[str, Any]], summary: Mapping[str, Any]) -> list[str]:
