@@ -40,7 +40,7 @@ STYLE: dict[Any, Any] = {
 
 @dataclass(frozen=True)
 class Series:
-    """One line of a chart; `low` and `high` draw a band around it."""
+    """One line of a chart; `low` and `high` draw a band around it. What was set and not measured is not `noisy`."""
 
     label: str
     x: Sequence[float]
@@ -49,6 +49,7 @@ class Series:
     low: Sequence[float] | None = None
     high: Sequence[float] | None = None
     points: bool = False
+    noisy: bool = True
 
 
 @dataclass(frozen=True)
@@ -73,7 +74,7 @@ class Difference:
 
 
 def lines(title: str, series: Sequence[Series], percent: bool = False, x_label: str = "step") -> str:
-    """A line chart, 4.6 by 2.7 inches. Series with more than 20 points also get a smoothed line over a faint one."""
+    """A line chart, 4.6 by 2.7 inches. Noisy series of more than 20 points also get a smooth line over a faint one."""
 
     def draw(axes: Any) -> None:
         for one in series:
@@ -164,7 +165,7 @@ def _draw_series(axes: Any, one: Series) -> None:
     if one.low is not None and one.high is not None:
         axes.fill_between(one.x, one.low, one.high, color=one.colour, alpha=0.18, linewidth=0)
     marker: dict[str, Any] = {"marker": "o", "markersize": 5} if one.points else {}
-    if len(one.y) <= 20 or one.points:
+    if len(one.y) <= 20 or one.points or not one.noisy:
         axes.plot(one.x, one.y, color=one.colour, label=one.label, linewidth=1.6, **marker)
         return
     axes.plot(one.x, one.y, color=one.colour, linewidth=0.8, alpha=0.3)

@@ -166,7 +166,9 @@ def _training_charts(metrics: list[dict[str, Any]], summary: Mapping[str, Any]) 
 
 def _series(metrics: list[dict[str, Any]], key: str, label: str, colour: str) -> Series | None:
     points = [(row["step"], row[key]) for row in metrics if isinstance(row.get(key), int | float)]
-    return Series(label, [x for x, _ in points], [y for _, y in points], colour) if points else None
+    if not points:
+        return None
+    return Series(label, [x for x, _ in points], [y for _, y in points], colour, noisy=key != "learning_rate")
 
 
 def _validation(metrics: list[dict[str, Any]]) -> list[Series]:

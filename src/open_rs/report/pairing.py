@@ -19,6 +19,7 @@ from open_rs.stats import Interval
 from open_rs.types import UserError
 
 SWEEP = "results/checkpoints/validation"  # where `open-rs evaluate RUN --checkpoints all` leaves its results
+CURVE = "results/curve"  # where a run keeps the points of its validation curve
 MATTERS = 1.3  # an interval so many times narrower is worth 1.7 times as many problems
 
 
@@ -69,18 +70,22 @@ def describe_pairing(run: RunDir) -> dict[str, Any] | None:
         "drawings": [_drawing(pair) for pair in _drawn(by_sides)],
         "sentence": _sentence(pairs),
         "refused": refused,
-        "has_sweep": any((run.path / SWEEP).glob(f"*/{RESULTS}")),
+        "has_sweep": bool(_steps(run.path / SWEEP)),
     }
 
 
 def _sides(run: Path) -> Iterator[Sides]:
-    """Neighbouring checkpoints, the latest pair first, then before and after training."""
-    steps = sorted(path.parent for path in (run / SWEEP).glob(f"step-??????/{RESULTS}"))
+    """Neighbouring points of a sweep or else of the validation curve, the latest first, then the whole training."""
+    steps = _steps(run / SWEEP) or _steps(run / CURVE)
     for earlier, later in reversed(list(pairwise(steps))):
         yield Sides(f"step {_step(earlier)} → step {_step(later)}", earlier, later)
     base, trained = run / "results" / "base", run / "results" / "trained"
     if all((side / RESULTS).is_file() for side in (base, trained)):
         yield Sides("before → after training", base, trained)
+
+
+def _steps(place: Path) -> list[Path]:
+    return sorted(path.parent for path in place.glob(f"step-??????/{RESULTS}"))
 
 
 def _compare(sides: Sides) -> list[Pair]:

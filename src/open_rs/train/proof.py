@@ -45,7 +45,10 @@ def measure(parts: Parts, when: str) -> Measured:
 
 
 def validate(parts: Parts, step: int) -> dict[str, Any]:
-    """A point of the validation curve: accuracy with its interval on the first held-out problems."""
+    """A point of the validation curve: accuracy with its interval on the first held-out problems.
+
+    Its verdicts are kept in `results/curve/step-...`, so that neighbouring points can be compared problem by problem.
+    """
     settings = parts.recipe.validation
     problems = parts.pool.held_out["held_out"][: settings.curve_problems]
     started = time.perf_counter()
@@ -60,6 +63,8 @@ def validate(parts: Parts, step: int) -> dict[str, Any]:
         context_length=parts.policy.model.context_length,
     )
     result = evaluation.benchmarks["held_out"]
+    if parts.is_main:
+        evaluation.save(parts.run.path / "results" / "curve" / f"step-{step:06d}")
     parts.budget.charge({"validate": time.perf_counter() - started})
     return {"validation_accuracy": result.avg, "validation_ci95": [result.ci95.low, result.ci95.high]}
 
