@@ -11,7 +11,7 @@ import pytest
 
 from evaluate.results import evaluation, planted
 from open_rs.report.page import write_report
-from open_rs.report.pairing import SWEEP, describe_pairing
+from open_rs.report.pairing import CURVE, SWEEP, describe_pairing
 from open_rs.run_dir import RunDir
 
 HARD_TO_EASY = np.linspace(0.02, 0.98, 120)
@@ -67,7 +67,14 @@ def test_checkpoints_asked_differently_are_named_and_not_compared(run: RunDir) -
     assert "asked differently" in html
 
 
+def test_a_run_by_itself_pairs_neighbouring_points_of_its_curve(run: RunDir) -> None:
+    steps = [int(place.name.removeprefix("step-")) for place in sorted((run.path / CURVE).iterdir())]
+    assert len(steps) >= 2
+    assert f"step {steps[-2]} → step {steps[-1]}, held-out problems" in page(run)
+
+
 def test_pairing_is_not_praised_where_it_changes_little(run: RunDir) -> None:
+    shutil.rmtree(run.path / CURVE)
     for when, chance in (("base", 0.1), ("trained", 0.9)):
         evaluation("m", planted("held_out", np.full(200, chance), seed=1), protocol=ASKED).save(
             run.path / "results" / when
