@@ -93,6 +93,18 @@ UNITS: dict[str, list[tuple[str, str, bool]]] = {
         ("5:00 \\text{ pm}", "5:00", True),
         ("5:00 \\text{ pm}", "5:00 am", False),
     ],
+    "units in other spellings": [
+        ("5", "\\text{5 cm}", True),
+        ("5", "\\mathrm{5~m}", True),
+        ("3", "3\\text{ }\\mathrm{m}", True),
+        ("4.184", "4.184\\,\\text{J/(g}\\cdot^\\circ\\text{C)}", True),
+        ("4184", "4184\\,\\text{J/(kg}\\cdot\\text{K)}", True),
+        ("6.63e-34", "6.63 \\times 10^{-34} J s", True),
+        ("5", "\\SI{5}{m/s}", True),
+        ("5", "\\qty{5}{\\meter\\per\\second}", True),
+        ("\\text{5th place}", "\\text{5th place}", True),
+        ("2 \\text{ million}", "2", False),
+    ],
     "letters that are no units": [
         ("9", "9 \\mathrm{ln} 2", False),
         ("9 \\ln 2", "9 \\mathrm{ln} 2", True),

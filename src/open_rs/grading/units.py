@@ -42,11 +42,11 @@ day week month year gram kilogram milligram ounce ton tonne mole liter litre mil
 person student boy girl player team member ball marble coin apple orange book page card ticket seat step way time digit
 number solution pair triple integer root value term joule kilojoule watt kilowatt volt amp ampere ohm newton kelvin
 pascal coulomb farad tesla electronvolt calorie byte bit bushel photon atom molecule particle electron magnitude pulse
-acre hectare revolution
+acre hectare revolution piece dog cat car triangle rectangle side edge face cube block tree game vote bag box boxe beam
 """
 _OTHER_WORDS = """
 yuan yen inch foot feet people men women children hertz celsius fahrenheit gauss henry henries arcsec arcsecs square
-cubic sq
+cubic sq vertices mice sheep fish
 """
 
 _COMMAND = r"\\(?:text|textbf|textit|textrm|textnormal|textsf|mathrm|mbox|hbox|operatorname\*?)\s*"
@@ -55,7 +55,7 @@ _TOKEN = re.compile(
     r"|(?P<power>\s*\^\s*(?:\{\s*[-+]?\s*\d(?:\s*/\s*\d)?\s*\}|[-+]?\d(?!\d))"
     r"|(?<=[A-Za-zΩÅ}])(?:[23]|-[1-4])(?!\d))"
     rf"|(?P<degree>\s*(?:\{{\s*\}}\s*)?\^\s*(?:\{{\s*\\circ\s*\}}|\\circ(?![a-zA-Z]))\s*"
-    rf"(?:{_COMMAND}\{{\s*[CFK]\s*\}}|[CFK](?![a-zA-Z])|(?=/)))"
+    rf"(?:{_COMMAND}\{{\s*[CFK]\s*\)?\s*\}}|[CFK](?![a-zA-Z])|(?=/)))"
     rf"|(?P<solar>(?:[MLR]|{_COMMAND}\{{\s*[MLR]\s*\}})\s*_\s*(?:\{{\s*\\(?:odot|oplus)\s*\}}|\\(?:odot|oplus)(?![a-zA-Z])))"
     rf"|(?P<certain>{_COMMAND}\{{\s*[mkMG]\s*\}}\s*\\(?:Omega|ohm)(?![a-zA-Z])|\\AA(?![a-zA-Z])"
     r"|\\mathring\s*\{\s*(?:\\mathrm\s*\{\s*A\s*\}|A)\s*\}|(?<![a-zA-Z\\])(?:m/s|(?i:light-years?|electron-volts?))(?![a-zA-Z]))"
@@ -77,6 +77,7 @@ _ATOMS = f"j*{_ATOM}(?:j*{_ATOM})*+j*"
 _BRACKETED = rf"\({_ATOMS}\)p?"
 _FRACTION = rf"f\{{(?:j*1j*|{_ATOMS})\}}j*\{{{_ATOMS}\}}"
 _WRAPPED = rf"(?:mj*|wj*mj*\}}j*)?wj*(?:{_ATOM}|{_BRACKETED}|{_FRACTION})(?:j*(?:{_ATOM}|{_BRACKETED}))*+j*\}}p?"
+_WRAPPED = rf"(?:{_WRAPPED}|w[j(]*{_ATOM}(?:[j()]*{_ATOM})*+[j)]*\}}p?)"  # half a bracket: \text{J/(kg}\cdot\text{K)}
 _CERTAIN = f"(?:{_WRAPPED}|[uc]p?)"
 _ANY = f"(?:{_CERTAIN}|{_ATOM})"
 _CERTAIN_CHAIN = f"j*{_CERTAIN}(?:j*{_ANY})*+j*"
@@ -89,12 +90,15 @@ _UNITS = re.compile(
     rf"(?P<lead>j*)(?P<chain>(?:{_FIRST}|(?P<doubtful>(?:mj*)?[sdo]p?))(?:j*(?:{_FIRST}|{_ANY}))*+)j*(?=e|\)*j*$)"
 )
 _MAYBE = re.compile(r"(?<![\\A-Za-z])[A-Za-zΩÅ]|\\(?:AA|Omega|ohm|circ)(?![a-zA-Z])")  # else there is no unit
+_SIUNITX = re.compile(r"\\(?:SI|qty)\s*(?:\[[^\]]*\]\s*)?\{([^{}]*)\}\s*\{[^{}]*\}|\s*\\(?:si|unit)\s*\{[^{}]*\}")
+_WRAPPED_QUANTITY = re.compile(rf"^\s*{_COMMAND}\{{\s*([-+]?\d[\d.,]*)(\s+[^{{}}]*)\}}\s*$")  # \text{5 cm}
 _SET_APART = re.compile(rf"{_COMMAND}\{{\s")  # \text{ N}: nobody sets a variable apart like this
-_LEAD = re.compile(r"\s*(?:/|\\cdot)?\s*")
+_LEAD = re.compile(rf"(?:\s|{_COMMAND}\{{\s*\}})*(?:/|\\cdot)?\s*")
 _ENDS_A_VALUE = re.compile(r"[0-9A-Za-z}).!%']")
 _KNOWN_COMPOUND = re.compile(  # of single letters, not wrapped
     r"(?:[mLCJgAVKT]/(?:s|min|h)|[NJWVAC]/m|[WJ]/K|N/C|[Jg]/(?:g|L)|V/A)(?![a-zA-Z])"
     r"|[mNJWVg]\s+(?:m|s|K)\s*\^\s*\{?\s*-\s*[1-4]|(?:N|J|V|A|W)\s*(?:\\cdot|\*)\s*(?:m|s|h|A)(?![a-zA-Z])"
+    r"|(?:J s|N s|N m)(?![a-zA-Z])"
 )
 _OVER_A_UNIT = re.compile("sp?jj*(?:[udw(f{])")
 _TEN = r"10\s*\^\s*(?:\{\s*[-+]?\d+\s*\}|[-+]?\d+)"
@@ -107,6 +111,7 @@ _RELATION = re.compile(r"[=<>,;]|\\(?:approx|simeq|sim|le|leq|ge|geq)(?![a-zA-Z]
 
 def strip_units(text: str) -> str:
     r"""An answer without its unit, or units where it is a list. `strip_units(r"5 \text{ m}/\text{s}^2") == "5"`."""
+    text = _WRAPPED_QUANTITY.sub(r"\1\\text{\2}", _SIUNITX.sub(r"\1", text))
     if not _MAYBE.search(text):
         return text
     tokens = list(_TOKEN.finditer(text))
@@ -150,7 +155,7 @@ def _class_of_word(word: str) -> str:
 def _is_unit(text: str, start: int, chain_start: int, end: int, classes: str, doubtful: bool) -> bool:
     """Whether the chain `text[chain_start:end]`, which the grammar takes for units, follows a value that allows it."""
     value, lead, chain = text[:start], text[start:chain_start], text[chain_start:end]
-    if not value or not _ENDS_A_VALUE.match(value[-1]) or not _LEAD.fullmatch(lead):
+    if not value or not _ENDS_A_VALUE.match(value[-1]) or not _LEAD.fullmatch(lead) or not _is_balanced(chain):
         return False
     if doubtful:
         known = classes[0] != "s" or _KNOWN_COMPOUND.match(chain) or _OVER_A_UNIT.match(classes)
@@ -158,6 +163,10 @@ def _is_unit(text: str, start: int, chain_start: int, end: int, classes: str, do
         return bool(known and spaced and _PLAIN_NUMBER.fullmatch(_last_side(value)))
     certain = end == len(text) and (not _looks_like_variables(chain) or _SET_APART.match(chain))
     return bool(certain) or _is_numeric(_last_side(value))
+
+
+def _is_balanced(chain: str) -> bool:
+    return sum(map(chain.count, "([")) == sum(map(chain.count, ")]"))
 
 
 def _looks_like_variables(chain: str) -> bool:
