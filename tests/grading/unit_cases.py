@@ -94,6 +94,9 @@ UNITS: dict[str, list[tuple[str, str, bool]]] = {
         ("5:00 \\text{ pm}", "5:00 am", False),
     ],
     "units in other spellings": [
+        ("0.1", "0.1\\,\\text{M}", True),
+        ("4.0026", "4.0026 \\mathrm{~u}", True),
+        ("3", "3 \\mathrm{~t}", True),
         ("5", "\\text{5 cm}", True),
         ("5", "\\mathrm{5~m}", True),
         ("3", "3\\text{ }\\mathrm{m}", True),
@@ -115,6 +118,8 @@ UNITS: dict[str, list[tuple[str, str, bool]]] = {
         ("2A+3C", "2\\mathrm{A}+3\\mathrm{C}", True),
         ("2A+3", "2\\mathrm{A}+3\\mathrm{C}", False),
         ("2", "2\\mathrm{R}", False),
+        ("2", "2\\mathrm{u}", False),
+        ("2", "2\\mathrm{t}", False),
         ("2", "2\\mathrm{xy}", False),
         ("2", "2\\mathrm{ab}", False),
         ("2", "2\\mathrm{AB}", False),

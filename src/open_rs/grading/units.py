@@ -34,19 +34,20 @@ _CERTAIN_SYMBOLS = """
 km cm mm kg mL kJ mol Hz kHz MHz GHz eV keV MeV GeV kcal cal amu atm kPa Gyr Myr mph kmph kph rpm usd USD hrs mins secs
 sec hr min yr yrs lbs erg ergs degs rad
 """
+_OFTEN_VARIABLES = frozenset("DGMltu")  # alone, units only where a space sets them apart from the number
 _NEVER_BARE = frozenset({"cd", "in", "ha", "pt", "au", "hm", "deg", "cu", "ev", "mi", "VA", "Km", "KM", "CM", "ML"})
 _SINGULAR_WORDS = """
 degree radian dollar cent euro pound rupee meter metre centimeter centimetre millimeter millimetre micrometer nanometer
-kilometer kilometre decimeter inche yard mile angstrom micron parsec lightyear arcsecond arcminute second minute hour
+kilometer kilometre decimeter yard mile angstrom micron parsec lightyear arcsecond arcminute second minute hour
 day week month year gram kilogram milligram ounce ton tonne mole liter litre milliliter gallon cup pint quart unit point
 person student boy girl player team member ball marble coin apple orange book page card ticket seat step way time digit
 number solution pair triple integer root value term joule kilojoule watt kilowatt volt amp ampere ohm newton kelvin
 pascal coulomb farad tesla electronvolt calorie byte bit bushel photon atom molecule particle electron magnitude pulse
-acre hectare revolution piece dog cat car triangle rectangle side edge face cube block tree game vote bag box boxe beam
+acre hectare revolution piece dog cat car triangle rectangle side edge face cube block tree game vote bag box beam
 """
 _OTHER_WORDS = """
-yuan yen inch foot feet people men women children hertz celsius fahrenheit gauss henry henries arcsec arcsecs square
-cubic sq vertices mice sheep fish
+yuan yen inch inches boxes foot feet people men women children hertz celsius fahrenheit gauss henry henries arcsec arcsecs
+square cubic sq vertices mice sheep fish
 """
 
 _COMMAND = r"\\(?:text|textbf|textit|textrm|textnormal|textsf|mathrm|mbox|hbox|operatorname\*?)\s*"
@@ -76,9 +77,9 @@ _ATOM = "(?:(?:(?:mj*)?[usdvo]|c)p?)"
 _ATOMS = f"j*{_ATOM}(?:j*{_ATOM})*+j*"
 _BRACKETED = rf"\({_ATOMS}\)p?"
 _FRACTION = rf"f\{{(?:j*1j*|{_ATOMS})\}}j*\{{{_ATOMS}\}}"
-_WRAPPED = rf"(?:mj*|wj*mj*\}}j*)?wj*(?:{_ATOM}|{_BRACKETED}|{_FRACTION})(?:j*(?:{_ATOM}|{_BRACKETED}))*+j*\}}p?"
-_WRAPPED = rf"(?:{_WRAPPED}|w[j(]*{_ATOM}(?:[j()]*{_ATOM})*+[j)]*\}}p?)"  # half a bracket: \text{J/(kg}\cdot\text{K)}
-_CERTAIN = f"(?:{_WRAPPED}|[uc]p?)"
+_WHOLE_WRAPPER = rf"(?:mj*|wj*mj*\}}j*)?wj*(?:{_ATOM}|{_BRACKETED}|{_FRACTION})(?:j*(?:{_ATOM}|{_BRACKETED}))*+j*\}}p?"
+_HALF_A_BRACKET = rf"w[j(]*{_ATOM}(?:[j()]*{_ATOM})*+[j)]*\}}p?"  # \text{J/(kg}\cdot\text{K)}
+_CERTAIN = f"(?:{_WHOLE_WRAPPER}|{_HALF_A_BRACKET}|[uc]p?)"
 _ANY = f"(?:{_CERTAIN}|{_ATOM})"
 _CERTAIN_CHAIN = f"j*{_CERTAIN}(?:j*{_ANY})*+j*"
 _CHAIN = f"j*{_ANY}(?:j*{_ANY})*+j*"
@@ -100,6 +101,7 @@ _KNOWN_COMPOUND = re.compile(  # of single letters, not wrapped
     r"|[mNJWVg]\s+(?:m|s|K)\s*\^\s*\{?\s*-\s*[1-4]|(?:N|J|V|A|W)\s*(?:\\cdot|\*)\s*(?:m|s|h|A)(?![a-zA-Z])"
     r"|(?:J s|N s|N m)(?![a-zA-Z])"
 )
+_SURE = re.compile("j*(?:m?j*w|[uc])")
 _OVER_A_UNIT = re.compile("sp?jj*(?:[udw(f{])")
 _TEN = r"10\s*\^\s*(?:\{\s*[-+]?\d+\s*\}|[-+]?\d+)"
 _PLAIN_NUMBER = re.compile(rf"\s*[-+]?\s*(?:\d[\d.,]*(?:[eE][-+]?\d+|\s*(?:\\times|\\cdot|[xX*])\s*{_TEN})?|{_TEN})\s*")
@@ -127,7 +129,8 @@ def strip_units(text: str) -> str:
             position = end
             match = _UNITS.search(classes, match.end())
         else:  # `2 m g \text{ N}`: its last link may be a unit
-            match = _UNITS.search(classes, match.start("chain") + 1)
+            later = _SURE.search(classes, match.start("chain") + 1)
+            match = _UNITS.search(classes, later.start()) if later else None
     return "".join([*kept, text[position:]])
 
 
@@ -161,17 +164,24 @@ def _is_unit(text: str, start: int, chain_start: int, end: int, classes: str, do
         known = classes[0] != "s" or _KNOWN_COMPOUND.match(chain) or _OVER_A_UNIT.match(classes)
         spaced = lead.isspace() or classes[0] == "o"
         return bool(known and spaced and _PLAIN_NUMBER.fullmatch(_last_side(value)))
-    certain = end == len(text) and (not _looks_like_variables(chain) or _SET_APART.match(chain))
-    return bool(certain) or _is_numeric(_last_side(value))
+    set_apart = _SET_APART.match(chain) is not None
+    names = _names(chain)
+    if len(names) == 1 and names[0] in _OFTEN_VARIABLES and not (set_apart or lead):
+        return False
+    certain = end == len(text) and (set_apart or not _looks_like_variables(chain, names))
+    return certain or _is_numeric(_last_side(value))
 
 
 def _is_balanced(chain: str) -> bool:
     return sum(map(chain.count, "([")) == sum(map(chain.count, ")]"))
 
 
-def _looks_like_variables(chain: str) -> bool:
+def _names(chain: str) -> list[str]:
+    return re.findall(r"[A-Za-z]+", re.sub(r"\\[a-zA-Z]+", " ", chain))
+
+
+def _looks_like_variables(chain: str, names: list[str]) -> bool:
     """Whether a chain is one letter, a product of single letters, or stands in brackets."""
-    names = re.findall(r"[A-Za-z]+", re.sub(r"\\[a-zA-Z]+", " ", chain))
     return chain[0] in "([" or (all(len(name) == 1 for name in names) and not re.search(r"[/-]|\\[dt]?frac", chain))
 
 
