@@ -46,8 +46,8 @@ pascal coulomb farad tesla electronvolt calorie byte bit bushel photon atom mole
 acre hectare revolution piece dog cat car triangle rectangle side edge face cube block tree game vote bag box beam
 """
 _OTHER_WORDS = """
-yuan yen inch inches boxes foot feet people men women children hertz celsius fahrenheit gauss henry henries arcsec arcsecs
-square cubic sq vertices mice sheep fish
+yuan yen inch inches boxes foot feet people men women children hertz celsius fahrenheit gauss henry henries
+arcsec arcsecs square cubic sq vertices mice sheep fish
 """
 
 _COMMAND = r"\\(?:text|textbf|textit|textrm|textnormal|textsf|mathrm|mbox|hbox|operatorname\*?)\s*"
