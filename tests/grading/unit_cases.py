@@ -94,6 +94,9 @@ UNITS: dict[str, list[tuple[str, str, bool]]] = {
         ("5:00 \\text{ pm}", "5:00 am", False),
     ],
     "units in other spellings": [
+        ("3", "3 \\frac{\\rm m}{\\rm s}", True),
+        ("3", "3\\,{\\rm m\\,s^{-1}}", True),
+        ("3", "3\\rm{cm}^2", True),
         ("0.1", "0.1\\,\\text{M}", True),
         ("4.0026", "4.0026 \\mathrm{~u}", True),
         ("3", "3 \\mathrm{~t}", True),

@@ -43,7 +43,9 @@ _DECORATION = re.compile(
     r"|allowbreak|nonumber|boldmath|phantom\{[^{}]*\}|hspace\*?\{[^{}]*\}|vspace\*?\{[^{}]*\}|label\{[^{}]*\}|tag\*?\{[^{}]*\}"
     r"|strut|relax)(?![a-zA-Z])"
 )
-_ROMAN = re.compile(r"\{\s*\\rm(?![a-zA-Z])\s*|\\rm\s*\{")  # {\rm cm} and \rm{cm} are \mathrm{cm}
+_ROMAN = re.compile(
+    r"(?<=\{)\s*\\rm(?![a-zA-Z])\s*((?:[^{}]|\{[^{}]*\})*)(?=\})|\\rm\s*\{([^{}]*)\}"
+)  # {\rm cm}, \rm{cm}
 _SPACE = re.compile(r"\\[,;:> ]|\\(?:quad|qquad|thinspace|enspace|medspace|thickspace|space)(?![a-zA-Z])|~|\s+")
 _DOLLAR_AMOUNT = re.compile(r"\\\$|(?:\\text\{\s*)?(?:USD|US\\\$)\s*(?=\d)")
 _WRAPPERS = re.compile(
@@ -143,7 +145,7 @@ def normalise(answer: str) -> str:
 def _pass(text: str) -> str:
     for step in _STEPS:
         text = step(text)
-    return text
+    return text.strip()
 
 
 def _unicode(text: str) -> str:
@@ -176,7 +178,7 @@ def _line_breaks(text: str) -> str:
 
 def _decoration(text: str) -> str:
     text = _THOUSANDS_MARK.sub("", text).replace(r"\!", "")
-    text = _DECORATION.sub(" ", _ROMAN.sub(r"\\mathrm{", text))
+    text = _DECORATION.sub(" ", _ROMAN.sub(r"\\mathrm{\1\2}", text))
     text = _SPACE.sub(" ", text)
     return _COMMAND.sub(lambda m: _SIMPLE_SYNONYMS.get(m.group(), m.group()), text)
 
