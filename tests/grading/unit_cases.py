@@ -94,6 +94,9 @@ UNITS: dict[str, list[tuple[str, str, bool]]] = {
         ("5:00 \\text{ pm}", "5:00 am", False),
     ],
     "units in other spellings": [
+        ("5", "5\\text{ sq. ft.}", True),
+        ("5", "5\\text{ tbsp}", True),
+        ("5", "5\\text{ nanoseconds}", True),
         ("3", "3 \\frac{\\rm m}{\\rm s}", True),
         ("3", "3\\,{\\rm m\\,s^{-1}}", True),
         ("3", "3\\rm{cm}^2", True),

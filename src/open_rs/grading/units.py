@@ -28,6 +28,7 @@ AU au ly lyr erg ergs dyn dyne dynes amu Da kDa atm psi torr mmHg cmHg Oe rad mr
 sec mins secs yrs ft in yd mi lb lbs lbf kgf oz qt gal pt pts mph kmph kph rpm rps fps Nm kNm Ns Js Pas cc ppm ppb dB
 dBm rev ha sq cu Btu BTU hp cps USD EUR GBP RMB CNY Rs cts kB KB MB GB TB Kg KG Km KM CM ML Hr ev kev KeV Kev mev gev
 hz khz mhz kj kpa KPa dam hm Å
+pcs kmh sqm wk wks mo mos tbsp tsp gm gms fl JPY INR CHF AUD CAD HKD dpi cP nmi kn kt kts Ci rem mrem
 """
 # Units wherever they end an answer, wrapped or not: nobody writes these products of variables.
 _CERTAIN_SYMBOLS = """
@@ -35,7 +36,7 @@ km cm mm kg mL kJ mol Hz kHz MHz GHz eV keV MeV GeV kcal cal amu atm kPa Gyr Myr
 sec hr min yr yrs lbs erg ergs degs rad
 """
 _OFTEN_VARIABLES = frozenset("DGMltu")  # alone, units only where a space sets them apart from the number
-_NEVER_BARE = frozenset({"cd", "in", "ha", "pt", "au", "hm", "deg", "cu", "ev", "mi", "VA", "Km", "KM", "CM", "ML"})
+_ONLY_WRAPPED_SYMBOLS = "cd in ha pt au hm deg cu ev mo fl gm kn kt cP mi VA Km KM CM ML"
 _SINGULAR_WORDS = """
 degree radian dollar cent euro pound rupee meter metre centimeter centimetre millimeter millimetre micrometer nanometer
 kilometer kilometre decimeter yard mile angstrom micron parsec lightyear arcsecond arcminute second minute hour
@@ -43,7 +44,10 @@ day week month year gram kilogram milligram ounce ton tonne mole liter litre mil
 person student boy girl player team member ball marble coin apple orange book page card ticket seat step way time digit
 number solution pair triple integer root value term joule kilojoule watt kilowatt volt amp ampere ohm newton kelvin
 pascal coulomb farad tesla electronvolt calorie byte bit bushel photon atom molecule particle electron magnitude pulse
-acre hectare revolution piece dog cat car triangle rectangle side edge face cube block tree game vote bag box beam
+micrometre nanometre picometer picometre femtometer millisecond microsecond nanosecond microgram nanogram kilohertz
+megahertz gigahertz kilovolt millivolt milliampere kilopascal megapascal kiloparsec megaparsec knot lumen candela
+becquerel sievert weber siemens steradian decibel tablespoon teaspoon decade acre hectare revolution piece
+dog cat car triangle rectangle side edge face cube block tree game vote bag box beam
 """
 _OTHER_WORDS = """
 yuan yen inch inches boxes foot feet people men women children hertz celsius fahrenheit gauss henry henries
@@ -152,7 +156,7 @@ def _class_of_word(word: str) -> str:
         return "u"
     if word not in _SYMBOLS:
         return "x"
-    return "v" if word in _NEVER_BARE else "s" if len(word) == 1 else "d"
+    return "v" if word in _ONLY_WRAPPED else "s" if len(word) == 1 else "d"
 
 
 def _is_unit(text: str, start: int, chain_start: int, end: int, classes: str, doubtful: bool) -> bool:
@@ -196,6 +200,7 @@ def _is_numeric(value: str) -> bool:
 
 
 _CERTAIN_NAMES = frozenset(_CERTAIN_SYMBOLS.split())
+_ONLY_WRAPPED = frozenset(_ONLY_WRAPPED_SYMBOLS.split())
 _SYMBOLS = _CERTAIN_NAMES.union(
     _UNPREFIXED.split(),
     _PREFIXED,
