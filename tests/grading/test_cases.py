@@ -4,17 +4,27 @@ from __future__ import annotations
 
 import gzip
 import json
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from grading.cases import BOXED, COMPLETIONS
+from grading.cases import BOXED
+from grading.completion_cases import COMPLETIONS
+from grading.unit_cases import UNITS
 from open_rs.grading import Grader, normalise
+from open_rs.grading.files import read_rows
+
+WRAPPED = r"\\(?:mathrm|text|mbox)\s*\{[^{}]*[a-zA-Z][^{}]*\}"
+UNIT = rf"(?P<unit>[\s$~]*(?:\\quad\s*)?/?\s*{WRAPPED}(?:\s|/|\\cdot|\^\{{-?\d\}}|{WRAPPED})*)"
+BOX_AND_UNIT = re.compile(rf"\\boxed\{{(?P<box>[-\d.e]+)\}}{UNIT}(?!.*\\boxed)", re.DOTALL)
+SUBSTANCE = re.compile(r"NaI|Bi|\{~B\}|vac|\{r\}|daps|distinct|right")  # grams of what? nobody can list them
+NUMBER_AND_UNIT = re.compile(rf"\$?(?P<number>[-\d.]+(?: ?\\times ?10\^\{{-?\d+\}})?){UNIT}\$?")
 
 ROWS = [
     pytest.param(gold, answer, verdict, id=f"{kind}: {answer!r} for {gold!r}")
-    for kind, rows in BOXED.items()
+    for kind, rows in (BOXED | UNITS).items()
     for gold, answer, verdict in rows
 ]
 
@@ -37,7 +47,9 @@ def test_the_right_part_of_a_completion_is_judged(
     assert grader.grade(gold, completion).correct is verdict
 
 
-@pytest.mark.parametrize("text", sorted({text for rows in BOXED.values() for row in rows for text in row[:2]}))
+@pytest.mark.parametrize(
+    "text", sorted({text for rows in (BOXED | UNITS).values() for row in rows for text in row[:2]})
+)
 def test_normalising_twice_changes_nothing(text: str) -> None:
     assert normalise(normalise(text)) == normalise(text)
 
@@ -59,4 +71,30 @@ def test_integer_labels_of_real_completions_are_all_met(grader: Grader, shared_d
         with gzip.open(shared_data / f"grading/{name}.jsonl.gz", "rt") as lines:
             rows = [row for row in map(json.loads, lines) if row["tier"] == "int"]
         missed += [r["uid"] for r in rows if grader.grade(r["gold"], r["completion"]).correct is not r["label"]]
+    assert missed == []
+
+
+def test_bare_numbers_of_minerva_are_right_for_golds_with_their_units(grader: Grader, shared_data: Path) -> None:
+    """The units stand behind the boxes of the solutions; here they are taken into gold or answer."""
+    solutions = [row["solution"] for row in read_rows(shared_data / "benchmarks/minerva_math.jsonl")]
+    found = [match for match in map(BOX_AND_UNIT.search, solutions) if match and not SUBSTANCE.search(match["unit"])]
+    missed = [
+        match.group()
+        for match in found
+        if not grader.grade(match["box"] + match["unit"], f"\\boxed{{{match['box']}}}").correct
+        or not grader.grade(match["box"], f"\\boxed{{{match['box']}{match['unit']}}}").correct
+    ]
+    assert len(found) > 50
+    assert missed == []
+
+
+def test_bare_numbers_are_right_for_every_gold_of_math_with_a_unit(grader: Grader, shared_data: Path) -> None:
+    rows = [
+        *read_rows(shared_data / "benchmarks/math500.jsonl"),
+        *read_rows(shared_data / "train/math_train_7474.jsonl.gz"),
+    ]
+    found = [match for match in (NUMBER_AND_UNIT.fullmatch(row["answer"] or "") for row in rows) if match]
+    found = [match for match in found if not SUBSTANCE.search(match["unit"])]
+    missed = [m.group() for m in found if not grader.grade(m.group(), f"\\boxed{{{m['number']}}}").correct]
+    assert len(found) > 30
     assert missed == []

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from open_rs.grading import Grader, extract, normalise
@@ -115,6 +115,58 @@ PIECES = st.sampled_from(
     ]
 )
 LATEX = st.lists(PIECES, max_size=30).map("".join)
+UNIT_PIECES = st.sampled_from(
+    [
+        *(
+            "\\mathrm{",
+            "\\text{",
+            "{\\rm ",
+            "}",
+            "\\mathrm{~kg}",
+            "\\text{ m}",
+            "\\mathrm{s}^{-1}",
+            "cm",
+            "N",
+            " m",
+            "/",
+            " ",
+        ),
+        *(
+            "\\cdot",
+            "^{2}",
+            "^2",
+            "\\frac{",
+            "(",
+            ")",
+            "[",
+            "]",
+            "\\mu",
+            "\\Omega",
+            "^\\circ",
+            "\\mathrm{C}",
+            "\\odot",
+            "M_",
+        ),
+        *(
+            "5",
+            "0.1",
+            "\\times 10^{3}",
+            "e-5",
+            "1",
+            ",",
+            " or ",
+            "solutions",
+            "square ",
+            "per",
+            "p.m.",
+            "x",
+            "=",
+            "\\pi",
+            ".",
+        ),
+    ]
+)
+WITH_UNITS = st.lists(st.one_of(UNIT_PIECES, PIECES), max_size=15).map("".join)
 UNICODE = st.text(st.characters(codec=None, exclude_categories=()), max_size=200)
 OPENINGS = st.sampled_from(["{", "(", "\\boxed{", "\\frac{1}{", "\\sqrt{", "\\left("])
 CLOSINGS = st.sampled_from(["}", ")", "\\right)", ""])
@@ -152,7 +204,7 @@ def assert_one_verdict(grader: Grader, gold: str, completion: str, reasoning_ope
     assert verdict.correct in (True, False, None)
     assert verdict.reason
     assert time.perf_counter() - started < 60
-    assert isinstance(normalise(normalise(completion[:5000])), str)
+    assert normalise(normalise(completion[:5000])) == normalise(completion[:5000])
     assert json.loads(json.dumps(extract(completion).answer)) == extract(completion).answer
 
 
@@ -171,10 +223,19 @@ def test_ten_thousand_completions_get_a_verdict(
     assert_one_verdict(grader, gold, completion, opened, fall)
 
 
-@settings(max_examples=200, deadline=None, database=None, suppress_health_check=SLOW_IS_FINE)
-@given(LATEX)
-def test_normalising_never_raises_and_gives_text(text: str) -> None:
-    assert isinstance(normalise(text), str)
+@settings(max_examples=3000, deadline=None, database=None, suppress_health_check=SLOW_IS_FINE)
+@given(st.one_of(LATEX, WITH_UNITS, UNICODE))
+@example("\\text{\\}\\boxed{")
+@example("$145$solution:")
+@example(r"1.325 \times 10^{-27} \mathrm{~kg} \cdot \mathrm{m} / \mathrm{s}")
+def test_normalising_twice_changes_nothing(text: str) -> None:
+    assert normalise(normalise(text)) == normalise(text)
+
+
+@settings(max_examples=100, deadline=None, database=None, suppress_health_check=SLOW_IS_FINE)
+@given(st.one_of(DEEP, LONG).map(lambda text: text[:5000]))
+def test_normalising_twice_changes_nothing_in_long_texts(text: str) -> None:
+    assert normalise(normalise(text)) == normalise(text)
 
 
 @settings(max_examples=200, deadline=None, database=None)

@@ -26,7 +26,7 @@ _CHOICE_WITH_VALUE = re.compile(
     re.DOTALL,
 )
 _BASED = re.compile(r"(\(?\d[\dA-Fa-f]*\)?)_\{?(\d+)\}?")
-_TIME = re.compile(r"\d{1,2}(?::\d{2})? [ap]m")
+_TIME = re.compile(r"\d{1,2}(?::\d{1,2}){0,2} [ap]m")
 _SET_NOTATION = re.compile(r"\\(?:setminus|cap|mathbb|backslash)(?![a-zA-Z])")
 _BOUND_VARIABLE = re.compile(r"([a-zA-Z]\w*)\(([a-zA-Z])\)=")
 _MAX_UNORDERED = 200

@@ -10,9 +10,10 @@ import re
 import unicodedata
 from functools import lru_cache
 
-from open_rs.grading.units import UNIT_PATTERN, WRAPPED_UNIT
+from open_rs.grading.units import strip_units
 
 MAX_LENGTH = 4000  # characters; longer answers are compared as they stand
+_MAX_PASSES = 32  # answers need one or two; what hasn't settled by then is no answer and stays as it is
 _PLAIN = re.compile(r"-?(?:0|[1-9]\d*)(?:\.\d+)?")
 
 _UNICODE = str.maketrans(
@@ -42,6 +43,9 @@ _DECORATION = re.compile(
     r"|allowbreak|nonumber|boldmath|phantom\{[^{}]*\}|hspace\*?\{[^{}]*\}|vspace\*?\{[^{}]*\}|label\{[^{}]*\}|tag\*?\{[^{}]*\}"
     r"|strut|relax)(?![a-zA-Z])"
 )
+_ROMAN = re.compile(
+    r"(?<=\{)\s*\\rm(?![a-zA-Z])\s*((?:[^{}]|\{[^{}]*\})*)(?=\})|\\rm\s*\{([^{}]*)\}"
+)  # {\rm cm}, \rm{cm}
 _SPACE = re.compile(r"\\[,;:> ]|\\(?:quad|qquad|thinspace|enspace|medspace|thickspace|space)(?![a-zA-Z])|~|\s+")
 _DOLLAR_AMOUNT = re.compile(r"\\\$|(?:\\text\{\s*)?(?:USD|US\\\$)\s*(?=\d)")
 _WRAPPERS = re.compile(
@@ -110,7 +114,7 @@ _FUNCTION_NAMES = frozenset(
     ]
 )
 _NUMPY = re.compile(r"\b(?:np|numpy|math)\.(\w+)")
-_TIME = re.compile(r"(\d{1,2}(?::\d{2})?)\s*(?:\\text\{)?\s*([aApP])\.?\s?[mM]\.?\s*\}?\.?")
+_TIME = re.compile(r"(\d{1,2}(?::\d{1,2}){0,2})\s*(?:\\text\{)?\s*([aApP])\.?\s?[mM]\.?\s*\}?\.?")
 _TRIGONOMETRIC_DEGREES = re.compile(
     rf"(\\(?:sin|cos|tan|cot|sec|csc)(?:\^(?:\{{\d\}}|\d))?)\s*([({{]?)\s*(\d+(?:\.\d+)?){_DEGREE}\s*[)}}]?"
 )
@@ -123,17 +127,25 @@ _TRAILING = " .,;:"
 def normalise(answer: str) -> str:
     r"""The canonical spelling of an answer; equal results mean equal answers (also for majority votes).
 
-    Never raises and is idempotent. `normalise("\\dfrac12\\text{ cm}") == "\\frac{1}{2}"`; `normalise("$1{,}234$") ==
-    "1234"`; `normalise("033") == "33"`.
+    Never raises and is idempotent: the steps are repeated until they change nothing. `normalise("\\dfrac12\\text{
+    cm}") == "\\frac{1}{2}"`; `normalise("$1{,}234$") == "1234"`; `normalise("033") == "33"`.
     """
-    if _PLAIN.fullmatch(answer):
-        return answer
-    if len(answer) > MAX_LENGTH:
-        return answer.strip()
-    text = answer
+    text = answer.strip()
+    seen: list[str] = []
+    while not _PLAIN.fullmatch(text):
+        if len(text) > MAX_LENGTH or len(seen) == _MAX_PASSES:
+            return answer.strip()
+        if text in seen:
+            return min(seen[seen.index(text) :])  # the one member that every member of a cycle leads to
+        seen.append(text)
+        text = _pass(text)
+    return text
+
+
+def _pass(text: str) -> str:
     for step in _STEPS:
         text = step(text)
-    return text
+    return text.strip()
 
 
 def _unicode(text: str) -> str:
@@ -166,7 +178,7 @@ def _line_breaks(text: str) -> str:
 
 def _decoration(text: str) -> str:
     text = _THOUSANDS_MARK.sub("", text).replace(r"\!", "")
-    text = _DECORATION.sub(" ", text)
+    text = _DECORATION.sub(" ", _ROMAN.sub(r"\\mathrm{\1\2}", text))
     text = _SPACE.sub(" ", text)
     return _COMMAND.sub(lambda m: _SIMPLE_SYNONYMS.get(m.group(), m.group()), text)
 
@@ -186,10 +198,8 @@ def _words(text: str) -> str:
 
 
 def _spell_text(match: re.Match[str]) -> str:
-    r"""What `\text{...}` holds: a function, a unit, plain mathematics, or words that stay words."""
+    r"""What `\text{...}` holds: a function, plain mathematics, or words that stay words."""
     inner = match[1].strip()
-    if match.string[: match.start()].rstrip(" {}")[-1:].isdigit() and WRAPPED_UNIT.fullmatch(inner):
-        return rf" \text{{{inner}}}"
     if inner in _FUNCTION_NAMES:
         return f"\\{inner} "
     if len(inner) <= 1 or not re.search("[a-zA-Z]{2}", inner):
@@ -201,19 +211,17 @@ def _spell_text(match: re.Match[str]) -> str:
 
 
 def _units(text: str) -> str:
+    """Units go while their wrappers still tell them from variables; `5 pm` is no picometre."""
     time = _TIME.fullmatch(text.strip())
-    if time is not None:
-        return f"{time[1]} {time[2].lower()}m"
+    return strip_units(text) if time is None else f"{time[1]} {time[2].lower()}m"
+
+
+def _degrees(text: str) -> str:
     text = _TRIGONOMETRIC_DEGREES.sub(r"\1(\\frac{\3\\pi}{180})", text)
     text = re.sub(_DEGREE + r"\s*[CF](?![a-zA-Z])", "", text)
     text = _DEGREES.sub("", text)
     text = re.sub(r"\\text\{ ?(?:percent|percentage|pct) ?\}|(?<=\d) ?percent\b", r"\\%", text)
-    text = text.replace(r"\%", "%").replace("% ", "%")
-    previous = None
-    while previous != text:
-        previous = text
-        text = UNIT_PATTERN.sub(r"\1", text)
-    return text
+    return text.replace(r"\%", "%").replace("% ", "%")
 
 
 def _fractions(text: str) -> str:
@@ -250,11 +258,12 @@ def _numbers(text: str) -> str:
     text = _COMBINATIONS.sub(_spell_combinations, text)
     text = re.sub(r"(?<=\d) ?[xX] ?(?=10 ?\^)", r"\\cdot ", text)
     text = _SPACED_THOUSANDS.sub(lambda m: m.group().replace(" ", ""), text)
+    text = re.sub(r"(?<=\d)e(?=\s+[-+]|[-+]\s)", " e", text)  # `24e - 32` is no power of ten
     text = _SCIENTIFIC.sub(r"\1 \\cdot 10^{\2}", text)
     text = _POWER_OF_TEN.sub(r"^{\1}", text)
     text = text.replace(r"\times", r"\cdot")
     text = re.sub(r"(?<![\d.\\a-zA-Z_])(?<!\d,)0+(?=\d)", "", text)
-    text = re.sub(r"(?<!\d)\.(?=\d)", "0.", text)
+    text = re.sub(r"(?<![\d.])\.(?=\d)", "0.", text)
     return re.sub(r"(?<=\d)\.(?!\d)(?=\s*/|\s*$)", "", text)
 
 
@@ -297,4 +306,7 @@ def _matches_last(text: str) -> bool:
     return False
 
 
-_STEPS = (_unicode, _line_breaks, _delimiters, _decoration, _wrappers, _words, _fractions, _units, _numbers, _tidy)
+_STEPS = (
+    *(_unicode, _line_breaks, _delimiters, _decoration, _wrappers),
+    *(_units, _words, _fractions, _degrees, _numbers, _tidy),
+)
