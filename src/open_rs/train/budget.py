@@ -20,7 +20,8 @@ from open_rs.types import UserError
 
 ROWS = "ledger.jsonl"
 TOTALS = "ledger.json"
-SPARE_STEPS = 2  # so many of the last steps may be lost to slowness without harm to the schedule
+SPARE_STEPS = 2  # so many of the last steps may be lost to slowness without harm to the schedule, ...
+SPARE_SHARE = 0.03  # ... or this share of the steps so far, if that is more
 STEPS_BEFORE_SPARING = 5  # one is spared after so many steps, two after twice as many: the shortest runs need all
 
 
@@ -156,7 +157,7 @@ class Budget:
             before = self.ledger.progress.get(step - 1, 0.0)
             remaining = max(1, int(self._steps_that_fit(step)))
             self.last_step = step + remaining
-            spared = 0 if self.last_step == self.max_steps else min(SPARE_STEPS, step // STEPS_BEFORE_SPARING)
+            spared = 0 if self.last_step == self.max_steps else _spared(step)
             self._asked = (step, before + (1.0 - before) / max(1, remaining - spared))
         return self._asked[1]
 
@@ -270,6 +271,11 @@ class Budget:
         which = "budget.hours" if self.limits.usd_per_second is None else "budget.usd and budget.hours"
         seconds = f"{self.limits.seconds:.0f} seconds are too few for one step"
         return f"{which}: {seconds}: {spent:.0f} went before the first{more}; raise the limit"
+
+
+def _spared(step: int) -> int:
+    """How many steps before the expected end the schedule shall end, when `step` steps are done."""
+    return min(max(SPARE_STEPS, math.ceil(SPARE_SHARE * step)), step // STEPS_BEFORE_SPARING)
 
 
 def process_started() -> float:

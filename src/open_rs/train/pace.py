@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import math
-from collections import deque
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from open_rs.config.schema import BudgetConfig
 
 LUMPS = ("validate", "save")  # phases that fall due every so many steps, and once more at the end
-MEMORY_STEPS = 6  # the planner looks at the last few steps, so that it follows a change of throughput at once
-ALARM_STEPS = 2  # so many slow steps in a row are taken for a slower machine
+MEMORY = (6, 10.0)  # steps and seconds, both at least, that the planner looks back, so that it follows a change at once
+ALARM = (2, 3.0)  # so much slowness in a row is taken for a slower machine; two steps of 0.3 s would be noise
 STEP_HASTE = 1.15  # a step may take this much longer than the longest of the last few
 CLOSING_HASTE = 1.15  # the last evaluation may take this much longer than the first, scaled to the answers of now
 AFTERWARDS_SECONDS = 2.5  # from the last evaluation to the end of the process: summary and report
@@ -96,8 +95,7 @@ class Pacer:
     steps_seen: int = 0
     lumps: dict[str, float] = field(default_factory=dict)  # the last one of each kind
     lump_seconds: float = 0.0
-    _seconds: deque[float] = field(default_factory=lambda: deque(maxlen=MEMORY_STEPS))
-    _tokens: deque[int] = field(default_factory=lambda: deque(maxlen=MEMORY_STEPS))
+    _steps: list[tuple[float, int]] = field(default_factory=list)  # (seconds, tokens) of each step
     _fastest: float = math.inf  # seconds a token, over a full memory
     _first_tokens: float = 0.0
 
@@ -105,12 +103,11 @@ class Pacer:
         """Learn from one step."""
         lump_seconds = self.watch_lumps(seconds)
         self.steps_seen += 1
-        self._seconds.append(max(0.0, elapsed - lump_seconds))
-        self._tokens.append(tokens)
-        if self.steps_seen <= ALARM_STEPS:
-            self._first_tokens = _mean(self._tokens)
-        if len(self._seconds) >= MEMORY_STEPS // 2:
-            self._fastest = min(self._fastest, self._seconds_per_token(MEMORY_STEPS))
+        self._steps.append((max(0.0, elapsed - lump_seconds), tokens))
+        if self.steps_seen <= ALARM[0]:
+            self._first_tokens = _mean(tokens for _, tokens in self._steps)
+        if self.steps_seen >= MEMORY[0] // 2:
+            self._fastest = min(self._fastest, _seconds_per_token(self._last(*MEMORY)))
 
     def watch_lumps(self, seconds: Mapping[str, float]) -> float:
         """Learn from what fell due in or after a step; returns the seconds of it."""
@@ -125,31 +122,43 @@ class Pacer:
         evaluation_seconds *= self._growth()
         closing = max(self.reserve_seconds, evaluation_seconds * max(CLOSING_HASTE, 1.1 * slowdown) + lumps)
         bare = max(self.reserve_seconds, evaluation_seconds * slowdown + lumps)
-        if not self._seconds:
+        if not self._steps:
             expected = self.expected_step_seconds
             most = self.most_tokens or 0
             return None if expected is None else Pace(expected, STEP_HASTE * expected, most, most, most, closing, bare)
-        recent = _mean(list(self._seconds)[-ALARM_STEPS:])
+        seconds, tokens = zip(*self._last(*MEMORY), strict=True)
+        recent = _mean(seconds for seconds, _ in self._last(*ALARM))
         return Pace(
-            step_seconds=max(_mean(self._seconds), recent) + self.lump_seconds / self.steps_seen,
-            longest_seconds=STEP_HASTE * max(self._seconds),
-            step_tokens=_mean(self._tokens),
-            likely_tokens=STEP_HASTE * max(self._tokens),
-            most_tokens=self.most_tokens or STEP_HASTE * max(self._tokens),
+            step_seconds=max(_mean(seconds), recent) + self.lump_seconds / self.steps_seen,
+            longest_seconds=STEP_HASTE * max(seconds),
+            step_tokens=_mean(tokens),
+            likely_tokens=STEP_HASTE * max(tokens),
+            most_tokens=self.most_tokens or STEP_HASTE * max(tokens),
             closing_seconds=closing,
             bare_closing_seconds=bare,
         )
 
+    def _last(self, steps: int, seconds: float) -> list[tuple[float, int]]:
+        """The last steps: at least so many, and at least so many seconds of them."""
+        count, passed = 0, 0.0
+        while count < len(self._steps) and (count < steps or passed < seconds):
+            count += 1
+            passed += self._steps[-count][0]
+        return self._steps[-count:]
+
     def _growth(self) -> float:
         """How much longer answers are now than in the first steps; the last evaluation will sample as many of them."""
-        return max(1.0, _mean(list(self._tokens)[-ALARM_STEPS:]) / self._first_tokens) if self._first_tokens else 1.0
-
-    def _seconds_per_token(self, steps: int) -> float:
-        seconds, tokens = list(self._seconds)[-steps:], list(self._tokens)[-steps:]
-        return sum(seconds) / (sum(tokens) or len(seconds))
+        lately = _mean(tokens for _, tokens in self._last(*ALARM)) if self._steps else 0.0
+        return max(1.0, lately / self._first_tokens) if self._first_tokens else 1.0
 
     def _slowdown(self) -> float:
-        return max(1.0, self._seconds_per_token(ALARM_STEPS) / self._fastest) if math.isfinite(self._fastest) else 1.0
+        if not math.isfinite(self._fastest):
+            return 1.0
+        return max(1.0, _seconds_per_token(self._last(*ALARM)) / self._fastest)
+
+
+def _seconds_per_token(steps: Sequence[tuple[float, int]]) -> float:
+    return sum(seconds for seconds, _ in steps) / (sum(tokens for _, tokens in steps) or len(steps))
 
 
 def _mean(values: Iterable[float]) -> float:
