@@ -13,6 +13,7 @@ import pytest
 from open_rs.config.schema import BudgetConfig, OptimizerConfig, TrainConfig
 from open_rs.run_dir import RunDir
 from open_rs.train.budget import Budget, planned_steps
+from open_rs.train.pace import Pacer
 from open_rs.train.schedule import build_schedule
 from open_rs.types import UserError
 
@@ -209,3 +210,16 @@ EPOCHS = {"by steps": (None, 500), "one pass": (1.0, 584), "less than a step": (
 @pytest.mark.parametrize(("epochs", "steps"), EPOCHS.values(), ids=EPOCHS)
 def test_planned_steps(epochs: float | None, steps: int) -> None:
     assert planned_steps(TrainConfig(num_train_epochs=epochs, prompts_per_step=12), 7000) == steps
+
+
+@pytest.mark.parametrize(("step_seconds", "alarming"), [(0.3, False), (3.0, True), (100.0, True)])
+def test_two_slow_steps_alarm_only_where_they_take_long_enough_to_mean_something(
+    step_seconds: float, alarming: bool
+) -> None:
+    pacer = Pacer(reserve_seconds=0.0)
+    for number in range(42):
+        seconds = step_seconds * (2.0 if number >= 40 else 1.0)
+        pacer.watch(seconds, {"generate": seconds}, tokens=1_000)
+    pace = pacer.pace(evaluation_seconds=10.0)
+    assert pace is not None
+    assert (pace.closing_seconds > 20.0) == alarming  # twice the first evaluation, or little more than it
