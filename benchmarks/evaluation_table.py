@@ -24,14 +24,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from open_rs.evaluate import published
+
 REPOSITORY = Path(__file__).resolve().parents[1]
 LOAD_SECONDS, NARROWER = 40.0, 1.3  # targets
-PROBLEMS = {"aime24": 30, "math_500": 500, "amc23": 40, "minerva": 272, "olympiadbench": 675}
-CORRECT = {  # right answers of the release's result files, one sample a problem, and the average that Table 1 prints
-    "Open-RS1": ((9, 419, 28, 79, 354), 53.0),
-    "Open-RS2": ((9, 427, 32, 83, 354), 55.7),
-    "Open-RS3": ((14, 422, 29, 73, 346), 56.3),
-}
+AVERAGES = {"Open-RS1": 53.0, "Open-RS2": 55.7, "Open-RS3": 56.3}  # as the paper's Table 1 prints them
 
 
 @dataclass(frozen=True)
@@ -54,16 +51,17 @@ def open_rs(*words: object) -> str:
 
 def rebuild_table_1(arguments: argparse.Namespace) -> Line:
     with tempfile.TemporaryDirectory() as place:
-        for model, (counts, _) in CORRECT.items():
-            for correct, (task, problems) in zip(counts, PROBLEMS.items(), strict=True):
-                write_lighteval(Path(place), model, task, correct / problems, problems)
+        for model in AVERAGES:
+            for task, cell in published.require(model).cells.items():
+                correct = round(cell.value * cell.problems)  # one sample a problem, so a share is a count
+                write_lighteval(Path(place), model, task, correct / cell.problems, cell.problems)
         rows = json.loads(open_rs("evaluate", "--from-lighteval", place, "--json"))
     found = {row["model"].rpartition("/")[2]: row["avg"] for row in rows}
     shown = ", ".join(
         f"{name} {100 * avg['value']:.1f} ({100 * avg['ci95'][0]:.1f} to {100 * avg['ci95'][1]:.1f})"
         for name, avg in found.items()
     )
-    holds = all(round(100 * found[name]["value"], 1) == average for name, (_, average) in CORRECT.items())
+    holds = all(round(100 * found[name]["value"], 1) == average for name, average in AVERAGES.items())
     return Line("open-rs evaluate --from-lighteval DIR", shown, holds)
 
 

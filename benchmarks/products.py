@@ -16,7 +16,7 @@ from pathlib import Path
 
 import torch
 
-from open_rs.train.products import _weight_gradient, product
+from open_rs.train.products import product, weight_gradient
 
 SIZES = {"demo up": (2048, 128, 512), "demo down": (2048, 512, 128), "47M up": (2048, 512, 2048)}  # rows, in, out
 
@@ -44,7 +44,7 @@ def main() -> None:
         pairs: dict[str, list[Callable[[], object]]] = {
             "forward": [lambda x=x, w=weight: x @ w.T, lambda x=x, w=weight: product(x, w)],
             "by input": [lambda s=slopes, w=weight: s @ w, lambda s=slopes, w=weight: product(s, w.T)],
-            "by weight": [lambda s=slopes, x=x: s.T @ x, lambda s=slopes, x=x: _weight_gradient(s, x)],
+            "by weight": [lambda s=slopes, x=x: s.T @ x, lambda s=slopes, x=x: weight_gradient(s, x)],
         }
         for kind, works in pairs.items():
             blas, one_dnn = (2e-9 * rows * wide_in * wide_out / seconds for seconds in best_seconds(works))

@@ -72,7 +72,7 @@ def test_a_question_past_its_deadline_is_wrong_and_the_next_one_is_answered() ->
         hung = grader.submit("\\lfloor n/3\\rfloor", "\\boxed{\\lfloor \\frac{n}{3}\\rfloor + 0}")
         verdict = hung.result()
         assert (verdict.correct, verdict.reason) == (False, "timeout")
-        assert hung.seconds < 10.0  # not for ever; how soon is measured in benchmarks/grading.py
+        assert hung.seconds < 4.0
         assert grader.grade("\\lfloor n/5\\rfloor", "\\boxed{\\lfloor \\frac{n}{5}\\rfloor + 0}").correct is True
         assert not alive(stop)
 

@@ -11,6 +11,8 @@ from pathlib import Path
 import pytest
 import yaml
 
+from open_rs.data.card import funnel_drawing
+from open_rs.data.curate import Step
 from open_rs.report.card import model_card
 from open_rs.report.live import duration
 from open_rs.report.page import write_report
@@ -81,8 +83,8 @@ def test_the_funnel_of_a_curated_set_is_drawn_wherever_in_the_set_the_recipe_poi
 ) -> None:
     copy = tmp_path / "run"
     shutil.copytree(finished_run, copy)
-    steps = [{"name": "mine/audit", "rows_in": 1234, "kept": 987}, {"name": "deduplicate", "rows_in": 987, "kept": 987}]
-    RunDir(tmp_path / "set").write_json("funnel.json", steps)
+    steps = [Step("mine/audit", 1234, 987, {"unsolvable": 247}, {}, 1.0, None, False, tmp_path)]
+    RunDir(tmp_path / "set").write_text("funnel.svg", funnel_drawing(steps))
     recipe = yaml.safe_load((copy / "recipe.yaml").read_text())
     recipe["data"] |= {"name": None, "path": str(tmp_path / place)}
     (copy / "recipe.yaml").write_text(yaml.safe_dump(recipe))

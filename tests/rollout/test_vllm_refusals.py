@@ -45,9 +45,9 @@ def test_a_missing_or_old_vllm_is_refused_with_the_command_that_installs_it(
 @pytest.mark.parametrize("version", ["0.32.0", "0.32.0+cpu", "0.33.1rc2", "1.0.0"])
 def test_later_versions_are_taken(monkeypatch: pytest.MonkeyPatch, version: str) -> None:
     monkeypatch.setitem(sys.modules, "vllm", module_of_version(version))
-    engine = VllmEngine(RolloutConfig(engine="vllm"))
-    engine.close()
+    engine = build_engine(RolloutConfig(engine="vllm"))
     assert isinstance(engine, VllmEngine)
+    engine.close()
 
 
 def engine_of(server: SmallServer, **vllm: Any) -> VllmServerEngine:

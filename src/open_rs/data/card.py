@@ -53,7 +53,8 @@ def funnel_drawing(steps: Sequence[Step]) -> str:
             f'<rect x="{LABEL_WIDTH}" y="{top + 3}" width="{kept:.1f}" height="16" fill="#3b6ea5"/>'
             f'<text x="{LABEL_WIDTH + entered + 6:.1f}" y="{top + 15}">{step.kept:,} of {step.rows_in:,}</text>'
         )
-    size = f'width="{LABEL_WIDTH + BAR_WIDTH + 150}" height="{len(steps) * BAR_HEIGHT + 4}"'
+    width, height = LABEL_WIDTH + BAR_WIDTH + 150, len(steps) * BAR_HEIGHT + 4
+    size = f'viewBox="0 0 {width} {height}" width="{width}" height="{height}"'
     head = f'<svg xmlns="http://www.w3.org/2000/svg" {size} font-family="sans-serif" font-size="12" role="img">'
     return "\n".join([head, "<title>Rows kept after each step</title>", *bars, "</svg>\n"])
 

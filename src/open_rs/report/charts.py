@@ -144,23 +144,6 @@ def shares(title: str, parts: Sequence[tuple[str, float]], unit: str) -> str:
     return _svg(title, draw, (4.6, 0.8 + 0.3 * max(len(ordered), 1)))
 
 
-def funnel(title: str, steps: Sequence[tuple[str, int, int]]) -> str:
-    """Rows (name, entered, kept) of a curation, the first step on top; what was dropped is the light end of a bar."""
-    names, entered, kept = zip(*reversed(steps), strict=True)
-
-    def draw(axes: Any) -> None:
-        axes.barh(names, entered, color=BEFORE, alpha=0.35, height=0.7)
-        axes.barh(names, kept, color=AFTER, alpha=0.8, height=0.7)
-        for row, (before, after) in enumerate(zip(entered, kept, strict=True)):
-            text = f"{after:,} of {before:,}" if after < before else f"{after:,}"
-            axes.annotate(text, (before, row), xytext=(5, 0), textcoords="offset points", va="center", fontsize=9)
-        axes.margins(x=0.18)
-        axes.grid(axis="y", visible=False)
-        axes.xaxis.set_major_formatter(lambda rows, _: f"{rows:,.0f}")
-
-    return _svg(title, draw, (9.4, 0.9 + 0.28 * len(steps)))
-
-
 def _draw_series(axes: Any, one: Series) -> None:
     if one.low is not None and one.high is not None:
         axes.fill_between(one.x, one.low, one.high, color=one.colour, alpha=0.18, linewidth=0)

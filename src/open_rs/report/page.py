@@ -22,7 +22,7 @@ from open_rs.run_dir import RunDir
 READER_STEPS = 24  # steps whose completions the page carries
 READER_ROWS = 8  # completions of each such step
 PAIRS = 4
-FUNNEL = "funnel.json"  # as `data.publish` writes it beside a curated set
+FUNNEL = "funnel.svg"  # as `data.publish` draws it beside a curated set
 LONGEST_TEXT = 6_000  # characters of one completion; the whole of it is in the run
 
 MEASURES = {"avg": "sampled", "greedy": "greedy", "pass@8": "at least one of 8 right"}
@@ -144,10 +144,7 @@ def _funnel(recipe: Mapping[str, Any]) -> Markup:
         return Markup("")
     places = [Path(given), *Path(given).parents][:3]  # the set's directory, or a file in it or in its `data/`
     files = [place / FUNNEL for place in places if (place / FUNNEL).is_file()]
-    if not files:
-        return Markup("")
-    steps = [(step["name"], step["rows_in"], step["kept"]) for step in json.loads(files[0].read_text(encoding="utf-8"))]
-    return Markup(charts.funnel("Rows kept after each step of the curation", steps)) if steps else Markup("")
+    return Markup(files[0].read_text(encoding="utf-8") if files else "")
 
 
 def _training_charts(metrics: list[dict[str, Any]], summary: Mapping[str, Any]) -> list[str]:

@@ -1,4 +1,4 @@
-"""What asking both sides the same problems buys: every pair of evaluations in a run, paired and as if unpaired."""
+"""What asking both sides the same problems buys: pairs of evaluations in a run, paired and as if unpaired."""
 
 from __future__ import annotations
 
@@ -20,6 +20,7 @@ from open_rs.types import UserError
 
 SWEEP = "results/checkpoints/validation"  # where `open-rs evaluate RUN --checkpoints all` leaves its results
 CURVE = "results/curve"  # where a run keeps the points of its validation curve
+NEIGHBOURS = 5  # pairs of neighbouring points that are shown, the latest ones
 MATTERS = 1.3  # an interval so many times narrower is worth 1.7 times as many problems
 
 
@@ -76,7 +77,7 @@ def describe_pairing(run: RunDir) -> dict[str, Any] | None:
 
 def _sides(run: Path) -> Iterator[Sides]:
     """Neighbouring points of a sweep or else of the validation curve, the latest first, then the whole training."""
-    steps = _steps(run / SWEEP) or _steps(run / CURVE)
+    steps = (_steps(run / SWEEP) or _steps(run / CURVE))[-NEIGHBOURS - 1 :]
     for earlier, later in reversed(list(pairwise(steps))):
         yield Sides(f"step {_step(earlier)} → step {_step(later)}", earlier, later)
     base, trained = run / "results" / "base", run / "results" / "trained"

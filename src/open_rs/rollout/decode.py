@@ -120,9 +120,10 @@ class Decoder:
 
 def kernels_of(model: CausalLM) -> Kernels | None:
     """The compiled kernels, where they fit this model and this machine."""
+    if model.device.type != "cpu" or not fits(model.dtype, model.base.config.hidden_size, head_width(model)):
+        return None
     one_dtype = all(weight.dtype == model.dtype for weight in model.base.parameters() if weight.ndim == 1)
-    fitting = one_dtype and fits(model.dtype, model.base.config.hidden_size, head_width(model))
-    return load_kernels(model.dtype) if fitting and model.device.type == "cpu" else None
+    return load_kernels(model.dtype) if one_dtype else None
 
 
 def _row_sizes(num_slots: int, coarse: bool) -> list[int]:

@@ -65,18 +65,16 @@ def prepare_module(model: CausalLM, gradient_checkpointing: bool) -> None:
     if gradient_checkpointing:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", FutureWarning)  # its new name came after transformers 5.17
-            model.base.gradient_checkpointing_enable(
-                gradient_checkpointing_kwargs={
-                    "use_reentrant": False,
-                    "context_fn": lambda: (
-                        nullcontext(),
-                        fast_products(model.device),
-                    ),  # modes end where backward starts
-                }
-            )
+            settings = {"use_reentrant": False, "context_fn": lambda: _contexts(model.device)}
+            model.base.gradient_checkpointing_enable(gradient_checkpointing_kwargs=settings)
     for parameter in model.module.parameters():
         if parameter.requires_grad and parameter.dtype != torch.float32:
             parameter.grad_dtype = torch.float32  # micro-batches add up in fp32 whatever the weights are stored in
+
+
+def _contexts(device: torch.device) -> tuple[AbstractContextManager[Any], AbstractContextManager[Any]]:
+    """What a checkpoint enters for its first pass and to recompute it, which backward does outside every torch mode."""
+    return nullcontext(), fast_products(device)
 
 
 def check_temperature(temperature: float) -> None:

@@ -52,12 +52,12 @@ class _Linear(Function):
         by_x, by_weight, by_bias, *_ = *ctx.needs_input_grad, False
         return (
             product(rows, weight.T).view(x.shape) if by_x else None,
-            _weight_gradient(rows, x.reshape(-1, x.shape[-1])) if by_weight else None,
+            weight_gradient(rows, x.reshape(-1, x.shape[-1])) if by_weight else None,
             rows.sum(0) if by_bias else None,
         )
 
 
-def _weight_gradient(slopes: Tensor, x: Tensor) -> Tensor:
+def weight_gradient(slopes: Tensor, x: Tensor) -> Tensor:
     """`slopes.T @ x` [out, in]; oneDNN is up to a third faster where the wider factor stands second."""
     if slopes.shape[1] > x.shape[1]:
         return product(x.T, slopes.T).T.contiguous()
